@@ -1,0 +1,226 @@
+"""jnst as a library: pictures in, picture out. The commands are thin layers over these functions."""
+
+import contextlib
+import dataclasses
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import jax
+import numpy as np
+
+from jnst import images, weights
+from jnst.config import StylizeConfig, check, parse_layers, parse_mix, split_list
+from jnst.errors import InputError
+from jnst.images import Picture
+from jnst.nets import vgg
+from jnst.tasks import stylize as task
+
+__all__ = ["Inputs", "Result", "check_config", "computing", "device_of", "prepare", "read_inputs", "shrunk", "stylize"]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Inputs:
+    """Everything that a run reads, at the size that it runs at."""
+
+    content: Picture
+    styles: tuple[Picture, ...]
+    init: Picture | None
+    backbone: weights.Backbone
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Result:
+    """A stylized picture and how it came about; see `tasks.stylize.Result` for the fields of `run`."""
+
+    picture: Picture
+    run: task.Result
+    config: StylizeConfig
+
+    @property
+    def image(self) -> np.ndarray:
+        """`[H, W, 3]` float32 sRGB in [0, 1]."""
+        return self.picture.rgb
+
+    @property
+    def trace(self) -> list[dict[str, float]]:
+        """Rows of step, total, content, style and tv."""
+        return self.run.trace
+
+    def save(self, path: str | Path) -> None:
+        """Writes the picture, with the content's alpha channel where it had one."""
+        images.save(path, self.picture)
+
+
+def stylize(
+    content: str | Path | np.ndarray,
+    style: str | Path | np.ndarray | Sequence[str | Path | np.ndarray],
+    *,
+    weights: str = "random",
+    callback: task.Callback | None = None,
+    **options: object,
+) -> Result:
+    """Paints a content picture in the style of one or several others.
+
+    Args:
+        content: A file, a bundled picture's name, or an array `[H, W, 3]` of floats in [0, 1] or of uint8.
+        style: The same, or a list of several that are blended (`style_mix="0.3,0.7"`).
+        weights: A file, a bundled name, or `random[:SEED]`.
+        callback: Called between steps with a `tasks.stylize.Record`; a true answer ends the run.
+        **options: Fields of `config.StylizeConfig`, named like the command's flags: `size`, `steps`, `style_weight`...
+
+    Returns:
+        The best iterate as `image`, its `trace`, and `save(path)`.
+
+    Raises:
+        InputError: something in the input is wrong, or the loss of the very start is not finite.
+        TypeError: an option that does not exist.
+
+    >>> content = np.linspace(0, 1, 32 * 32 * 3).reshape(32, 32, 3)
+    >>> result = stylize(content, content[::-1], size=16, steps=2, style_layers="relu1_1", content_layers="relu1_1")
+    >>> result.image.shape, [row["step"] for row in result.trace]
+    ((16, 16, 3), [0, 2])
+    """
+    styles = list(style) if isinstance(style, (list, tuple)) else [style]
+    config = StylizeConfig(weights=weights, **options)
+    check_config(config, count=len(styles))
+    with computing(config):
+        inputs = read_inputs(config, content=content, styles=styles)
+        result = task.run(prepare(inputs, config), callback=callback)
+    if result.image is None:
+        raise InputError(f"the {result.bad_term} term is not finite at the start: weights or layer weights are too large")
+    return Result(picture=Picture(result.image, inputs.content.alpha), run=result, config=config)
+
+
+def check_config(config: StylizeConfig, *, count: int) -> None:
+    """Everything about a configuration that can be wrong before a file is read; `count` is the number of styles.
+
+    Raises:
+        InputError: naming the flag.
+    """
+    check(config)
+    if count < 1:
+        raise InputError("--style=: expected at least one style image")
+    parse_mix(config.style_mix, count)
+    for flag in ("content_layers", "style_layers"):
+        parse_layers(flag, getattr(config, flag))
+
+
+def read_inputs(
+    config: StylizeConfig,
+    *,
+    content: str | Path | np.ndarray | None = None,
+    styles: Sequence[str | Path | np.ndarray] | None = None,
+) -> Inputs:
+    """Reads the backbone and the pictures and brings them to size.
+
+    Args:
+        config: Its `content` and `style` are read where the next two are not given.
+        content: A file or an array.
+        styles: Files or arrays.
+
+    Raises:
+        InputError: naming the file and what is wrong with it.
+    """
+    flags = {flag: parse_layers(flag, getattr(config, flag))[0] for flag in ("content_layers", "style_layers")}
+    layers = flags["content_layers"] + flags["style_layers"]
+    backbone = weights.load(config.weights, layers)
+    for flag, names in flags.items():
+        backbone.require(flag, names)
+    least = vgg.min_size(layers, backbone.padding)
+    picture = _picture("content", config.content if content is None else content)
+    picture = images.resize(picture, images.fit(picture.size, config.size))
+    _check_size("content", picture, least, layers)
+    longest = max(1, round(max(picture.size) * config.style_scale))
+    found = []
+    for source in split_list(config.style) if styles is None else styles:
+        style = _picture("style", source)
+        style = images.resize(style, images.fit(style.size, longest))
+        _check_size("style", style, least, layers)
+        found.append(style)
+    init = None
+    if config.init not in ("content", "noise", "mix"):
+        init = images.resize(_picture("init", config.init), picture.size)
+    return Inputs(content=picture, styles=tuple(found), init=init, backbone=backbone)
+
+
+def prepare(inputs: Inputs, config: StylizeConfig) -> task.Prepared:
+    """Computes targets and compiles; call it and the run within `computing(config)`."""
+    return task.prepare(
+        jax.random.key(config.seed),
+        inputs.backbone.params,
+        inputs.content.opaque(),
+        [style.opaque() for style in inputs.styles],
+        config,
+        init=None if inputs.init is None else inputs.init.opaque(),
+        padding=inputs.backbone.padding,
+        standardize=inputs.backbone.standardize,
+    )
+
+
+def shrunk(inputs: Inputs, longest: int) -> Inputs:
+    """The same inputs, each picture at most `longest` pixels long: to time a step before making a large one."""
+
+    def small(picture):
+        return picture and images.resize(picture, images.fit(picture.size, min(longest, max(picture.size))))
+
+    return dataclasses.replace(
+        inputs, content=small(inputs.content), styles=tuple(map(small, inputs.styles)), init=small(inputs.init)
+    )
+
+
+@contextlib.contextmanager
+def computing(config: StylizeConfig) -> Iterator[jax.Device]:
+    """Runs its body on the configuration's device, with 64-bit numbers where its precision asks for them."""
+    device = device_of(config.device)
+    with jax.default_device(device), jax.enable_x64(config.precision == "float64"):
+        yield device
+
+
+def device_of(name: str) -> jax.Device:
+    """The device that `--device=name` means: `auto` is JAX's first.
+
+    Raises:
+        InputError: there is no such device here.
+    """
+    platform, colon, number = name.partition(":")
+    here = ", ".join(sorted({device.platform for device in jax.devices()} | {"cpu"}))
+    if platform not in ("auto", "cpu", "gpu", "tpu") or (colon and not number.isdecimal()) or (platform == "auto" and colon):
+        raise InputError(f"--device={name}: expected auto, cpu, gpu, tpu, or one of several such as gpu:1; here: {here}")
+    try:
+        devices = jax.local_devices(backend=None if platform == "auto" else platform)
+    except RuntimeError as error:
+        extra = {"gpu": "; NVIDIA GPUs need the extra jnst[cuda]", "tpu": "; TPUs need the extra jnst[tpu]"}
+        raise InputError(f"--device={name}: no such device; here: {here}{extra.get(platform, '')}") from error
+    index = int(number or 0)
+    if index >= len(devices):
+        raise InputError(f"--device={name}: expected a number below {len(devices)}; here: {here}")
+    return devices[index]
+
+
+def _picture(flag, source):
+    if isinstance(source, np.ndarray) or hasattr(source, "__array__"):
+        return Picture(_unit_array(flag, np.asarray(source)))
+    if not str(source):
+        raise InputError(f"--{flag}=: expected a picture file")
+    return images.load(source)
+
+
+def _unit_array(flag, array):
+    if array.ndim != 3 or array.shape[2] != 3 or 0 in array.shape:
+        raise InputError(f"{flag}: an array of shape {array.shape}: expected [H, W, 3]")
+    if array.dtype == np.uint8:
+        return array.astype(np.float32) / 255
+    array = array.astype(np.float32)
+    if not (np.isfinite(array).all() and array.min() >= 0 and array.max() <= 1):
+        raise InputError(f"{flag}: an array of {array.dtype}: expected uint8, or floats in [0, 1]")
+    return array
+
+
+def _check_size(flag, picture, least, layers):
+    width, height = picture.size
+    if min(picture.size) < least:
+        deepest = max(layers, key=lambda layer: (layer[4:]))
+        raise InputError(
+            f"--{flag}: {width}x{height} pixels are too few: {deepest} needs at least {least} on each side "
+            f"(a larger --size, or layers less deep)"
+        )

@@ -1,0 +1,55 @@
+"""`--dry_run`: what a run would take."""
+
+import time
+
+from jnst import api
+from jnst.tasks import stylize as task
+
+__all__ = ["describe"]
+
+_PROBE = 128  # longest side of the pictures that a step is timed on
+_PROBE_STEPS = 3
+
+
+def describe(inputs: api.Inputs, config, prepared: task.Prepared, compile_seconds: float) -> str:
+    """Size, memory and time, in lines. Memory is the compiled program's own account; time is that of a step on a
+    small copy of the pictures, scaled by the number of pixels."""
+    width, height = inputs.content.size
+    seconds = _seconds_per_step(inputs, config) * (config.steps + 1)
+    return (
+        f"size: {width}x{height}\n"
+        f"memory: {prepared.bytes / 2**20:.0f} MiB beyond the program itself\n"
+        f"time: about {_words(seconds)} for {config.steps} steps, after {compile_seconds:.1f} s of preparation"
+    )
+
+
+def _seconds_per_step(inputs, config):
+    small = api.shrunk(inputs, max(_PROBE, _least(inputs, config)))
+    prepared = api.prepare(small, config)
+    marks = []
+
+    def callback(record):
+        marks.append((record.step, time.perf_counter()))
+        return len(marks) > _PROBE_STEPS
+
+    task.run(prepared, callback=callback)
+    (first, start), (last, end) = marks[0], marks[-1]
+    pixels = [picture.size[0] * picture.size[1] for picture in (inputs.content, small.content)]
+    return (end - start) / max(1, last - first) * pixels[0] / pixels[1]
+
+
+def _least(inputs, config):
+    """A long, thin picture must not lose its short side."""
+    from jnst.nets import vgg
+
+    spec = task.objective_spec(config, inputs.backbone.padding)
+    short = vgg.min_size(spec.content_layers + spec.style_layers, spec.padding)
+    return max(
+        -(-short * max(picture.size) // min(picture.size)) for picture in (inputs.content, *inputs.styles)
+    )
+
+
+def _words(seconds):
+    if seconds < 90:
+        return f"{seconds:.0f} seconds"
+    return f"{seconds / 60:.0f} minutes" if seconds < 5400 else f"{seconds / 3600:.1f} hours"

@@ -1,0 +1,124 @@
+"""Flags from config dataclasses, flagfiles by path or bundled name, and errors as one line."""
+
+import dataclasses
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from absl import flags
+
+from jnst import bundled
+from jnst.config import option_line
+from jnst.errors import InputError
+
+__all__ = ["PATHS", "define", "fail", "flagfile", "help_text", "is_bundled", "parse", "resolved", "to_config"]
+
+_DEFINE = {int: flags.DEFINE_integer, float: flags.DEFINE_float, str: flags.DEFINE_string, bool: flags.DEFINE_bool}
+
+
+def define(config: type, values: flags.FlagValues) -> None:
+    """Defines a flag for each field of a config dataclass, with its default and help.
+
+    Ranges and choices are left to `config.check`: absl lets NaN through, and words its errors over two lines.
+    """
+    for field in dataclasses.fields(config):
+        _DEFINE[type(field.default)](field.name, field.default, _help(field), flag_values=values)
+
+
+def parse(values: flags.FlagValues, argv: Sequence[str]) -> None:
+    """Parses `argv`, the program's name first.
+
+    Raises:
+        InputError: an unknown flag, a value that is no number, a flagfile that is not there, a stray argument.
+    """
+    try:
+        rest = values([argv[0], *_with_found_flagfiles(argv[1:])])
+    except flags.Error as error:
+        raise InputError(" ".join(str(error).split())) from error
+    except UnicodeDecodeError as error:
+        raise InputError(f"--flagfile: not a text file ({error})") from error
+    except RecursionError as error:
+        raise InputError("--flagfile: files that name each other without end") from error
+    if len(rest) > 1:
+        raise InputError(f"{rest[1]!r}: expected flags only, such as --content=photo.jpg")
+
+
+def _with_found_flagfiles(arguments):
+    """Bare preset names become paths; absl would only look in the working folder."""
+    found, waiting = [], False
+    for argument in arguments:
+        name, equals, value = argument.partition("=")
+        if waiting:
+            argument, waiting = f"--flagfile={_preset(argument)}", False
+        elif name in ("--flagfile", "-flagfile"):
+            if not equals:
+                waiting = True
+                continue
+            argument = f"--flagfile={_preset(value)}"
+        found.append(argument)
+    if waiting:
+        raise InputError("--flagfile: expected a file or a preset's name")
+    return found
+
+
+def _preset(name):
+    path = bundled.find(os.path.expanduser(name), "presets", ("", ".flags"))
+    if path is None:
+        known = ", ".join(bundled.names("presets", ".flags"))
+        raise InputError(f"--flagfile={name}: no such file; presets: {known}")
+    return path
+
+
+def to_config(config: type, values: flags.FlagValues):
+    """The parsed flags as a config; `~` stands for the home folder in every path."""
+    chosen = {field.name: values[field.name].value for field in dataclasses.fields(config)}
+    for name in PATHS & chosen.keys():
+        chosen[name] = ",".join(os.path.expanduser(part.strip()) for part in chosen[name].split(","))
+    return config(**chosen)
+
+
+PATHS = {"content", "style", "weights", "init", "output"}
+
+
+def is_bundled(name: str) -> bool:
+    """Whether a name is not a file here, so that it must be a bundled one (or a word such as `noise`)."""
+    return not Path(name).exists()
+
+
+def resolved(config: object) -> dict[str, object]:
+    """Every flag's value, files as absolute paths: what a rerun from another folder needs."""
+    chosen = dataclasses.asdict(config)
+    for name in PATHS & chosen.keys():
+        parts = (part for part in chosen[name].split(","))
+        chosen[name] = ",".join(
+            part if name != "output" and is_bundled(part) else os.path.abspath(part) for part in parts if part
+        )
+    return chosen
+
+
+def flagfile(chosen: dict[str, object]) -> str:
+    """A flagfile with one line a flag."""
+    return "".join(option_line(name, value) + "\n" for name, value in chosen.items())
+
+
+def help_text(config: type, usage: str) -> str:
+    """Usage and every flag with its default and choices."""
+    lines = [usage]
+    for field in dataclasses.fields(config):
+        lines.append(f"\n  --{field.name} (default: {field.default if field.default != '' else 'none'})")
+        lines.append(f"      {_help(field)}")
+    return "\n".join(lines) + "\n"
+
+
+def _help(field):
+    choices = field.metadata["choices"]
+    if not choices:
+        return field.metadata["help"]
+    return f"{field.metadata['help']} One of {', '.join(map(str, choices))}."
+
+
+def fail(error: object) -> int:
+    """Prints a user's mistake as one line on stderr; 2 is the exit code."""
+    print(f"jnst: {' '.join(str(error).split())}", file=sys.stderr)
+    return 2

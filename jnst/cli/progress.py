@@ -1,0 +1,32 @@
+"""What a run shows: a bar with losses and time left on a terminal, plain lines in a log."""
+
+import sys
+
+import tqdm
+
+from jnst.tasks.stylize import Record
+
+__all__ = ["Progress"]
+
+
+class Progress:
+    """A callback's printing half: `show(record)` after each chunk, then `close()`."""
+
+    def __init__(self, steps: int, print_every: int):
+        self._every = print_every
+        self._bar = tqdm.tqdm(total=steps, unit="step", dynamic_ncols=True) if sys.stderr.isatty() else None
+
+    def show(self, record: Record) -> None:
+        """Moves the bar, or prints a line at step 0, each `print_every` steps and the last."""
+        costs = {name: f"{record.terms[name]:.4g}" for name in ("total", "content", "style", "tv")}
+        if self._bar is not None:
+            self._bar.set_postfix(costs, refresh=False)
+            self._bar.update(record.step - self._bar.n)
+        elif record.step in (0, record.steps) or (self._every and record.step % self._every == 0):
+            line = "  ".join(f"{name} {cost}" for name, cost in costs.items())
+            print(f"step {record.step}/{record.steps}  {line}", flush=True)
+
+    def close(self) -> None:
+        """Leaves the bar as it stands."""
+        if self._bar is not None:
+            self._bar.close()

@@ -1,0 +1,201 @@
+"""`stylize`: two pictures in, one out."""
+
+import os
+import signal
+import sys
+import time
+import traceback
+from collections.abc import Sequence
+
+from absl import flags as absl_flags
+
+from jnst import bundled, files
+from jnst.cli import flags
+from jnst.config import StylizeConfig, check, split_list
+from jnst.errors import InputError
+from jnst.version import __version__
+
+__all__ = ["main"]
+
+USAGE = """\
+usage: stylize --content=PHOTO --style=PAINTING --output=PICTURE [flags]
+
+  stylize --flagfile=quickstart
+  stylize --content=photo.jpg --style=painting.jpg --output=out.png --size=512
+  stylize --content=photo.jpg --style=a.jpg,b.jpg --style_mix=0.3,0.7 --output=out.png
+  stylize --flagfile=out.flags                  makes out.png again
+"""
+
+DONE, OUR_FAULT, DIVERGED, INTERRUPTED = 0, 1, 3, 130
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs the command. Returns 0 done, 1 our fault, 2 the user's input, 3 diverged, 130 Ctrl-C."""
+    argv = sys.argv if argv is None else argv
+    values = absl_flags.FlagValues()
+    flags.define(StylizeConfig, values)
+    absl_flags.DEFINE_bool("dry_run", False, "Print size, memory and estimated time, then stop.", flag_values=values)
+    absl_flags.DEFINE_bool("version", False, "Print the version.", flag_values=values)
+    absl_flags.DEFINE_bool("help", False, "Print the flags.", flag_values=values)
+    try:
+        if len(argv) == 1:
+            print(USAGE + "\n  --help lists the flags; presets: " + ", ".join(bundled.names("presets", ".flags")))
+            return DONE
+        flags.parse(values, argv)
+        if values.help:
+            print(flags.help_text(StylizeConfig, USAGE), end="")
+            print(_COMMAND_FLAGS, end="")
+            return DONE
+        if values.version:
+            print(f"jnst {__version__}")
+            return DONE
+        return _stylize(flags.to_config(StylizeConfig, values), dry_run=values.dry_run)
+    except InputError as error:
+        return flags.fail(error)
+    except KeyboardInterrupt:
+        print("jnst: interrupted before there was a picture; nothing written", file=sys.stderr)
+        return INTERRUPTED
+    except Exception:  # a mistake of ours: shown whole
+        traceback.print_exc()
+        return OUR_FAULT
+
+
+_COMMAND_FLAGS = """
+  --dry_run
+      Print size, memory and estimated time, then stop.
+  --flagfile
+      Read flags from a file, or from a preset by name.
+  --version
+  --help
+"""
+
+
+def _stylize(config, dry_run):
+    _check_paths(config)
+    # Late: what was wrong so far is said without waiting for jax.
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    from jnst import api
+    from jnst.cli import cache
+
+    cache.use()
+    api.check_config(config, count=len(split_list(config.style)))
+    with api.computing(config) as device:
+        print(f"device: {device.platform} ({device.device_kind})", flush=True)
+        if not dry_run:
+            files.check_writable(config.output)
+        inputs = api.read_inputs(config)
+        print(_summary(inputs, config), flush=True)
+        start = time.perf_counter()
+        prepared = api.prepare(inputs, config)
+        compile_seconds = time.perf_counter() - start
+        if dry_run:
+            from jnst.cli import estimate
+
+            print(estimate.describe(inputs, config, prepared, compile_seconds))
+            return DONE
+        return _run(config, inputs, prepared, f"{device.platform} ({device.device_kind})", compile_seconds)
+
+
+def _run(config, inputs, prepared, device, compile_seconds):
+    from jnst import images
+    from jnst.cli import report
+    from jnst.cli.progress import Progress
+    from jnst.images import Picture
+    from jnst.tasks import stylize as task
+
+    chosen = flags.resolved(config)
+    weights = {"name": inputs.backbone.name, "sha256": inputs.backbone.sha256}
+    text = report.embedded(chosen, weights)
+    progress = Progress(config.steps, config.print_every)
+
+    def callback(record):
+        progress.show(record)
+        if config.save_every and record.step and record.step % config.save_every == 0:
+            picture = Picture(record.image(), inputs.content.alpha)
+            images.save(report.intermediate(config.output, record.step), picture, text)
+        return interrupt.seen
+
+    start = time.perf_counter()
+    with _Interrupt() as interrupt:
+        try:
+            result = task.run(prepared, callback=callback)
+        finally:
+            progress.close()
+        run_seconds = time.perf_counter() - start
+        if result.stopped == "diverged":
+            _say(f"diverged: the {result.bad_term} term is not finite at step {result.bad_step}")
+        if result.image is None:
+            _say(f"{config.output}: nothing written: not even the start has a finite loss")
+            return DIVERGED
+        images.save(config.output, Picture(result.image, inputs.content.alpha), text)
+        report.write_flags(config.output, chosen)
+        record = {
+            "version": __version__,
+            "device": device,
+            "weights": weights,
+            "flags": chosen,
+            "size": list(inputs.content.size),
+            "best_step": result.best_step,
+            "stopped": result.stopped,
+            "trace": result.trace,
+            "compile_seconds": round(compile_seconds, 3),
+            "run_seconds": round(run_seconds, 3),
+        }
+        if result.stopped == "diverged":
+            record["diverged"] = {"step": result.bad_step, "term": result.bad_term}
+        report.write_record(config.output, record)
+    kind = f"the best picture so far (step {result.best_step})" if result.stopped else f"best at step {result.best_step}"
+    print(f"{config.output}: {kind}, {run_seconds:.1f} s", flush=True)
+    if result.stopped == "interrupted":
+        _say(f"interrupted after step {result.trace[-1]['step']}: {config.output} holds {kind}")
+    return {"": DONE, "interrupted": INTERRUPTED, "diverged": DIVERGED}[result.stopped]
+
+
+def _check_paths(config):
+    """What can be wrong with the flags alone, before jax is loaded or a file is touched."""
+    check(config)
+    for name in ("content", "style", "output"):
+        if not getattr(config, name):
+            raise InputError(f"--{name} is missing: expected a picture file (no arguments at all show an example)")
+    from jnst import images
+
+    images.format_of(config.output)
+    given = [config.content, *split_list(config.style), config.init]
+    if any(os.path.exists(name) and os.path.realpath(name) == os.path.realpath(config.output) for name in given):
+        raise InputError(f"--output={config.output}: is one of the pictures read; expected another name")
+
+
+def _summary(inputs, config):
+    width, height = inputs.content.size
+    styles = ", ".join("{}x{}".format(*style.size) for style in inputs.styles)
+    return f"content: {width}x{height}  style: {styles}  weights: {inputs.backbone.name}  steps: {config.steps}"
+
+
+def _say(line):
+    print(f"jnst: {line}", file=sys.stderr, flush=True)
+
+
+class _Interrupt:
+    """Ctrl-C asks the run to stop after its step; a second one stops at once."""
+
+    seen = False
+
+    def __enter__(self):
+        try:
+            self._before = signal.signal(signal.SIGINT, self._note)
+        except ValueError:  # not in the main thread: nobody's Ctrl-C comes here
+            self._before = None
+        return self
+
+    def _note(self, number, frame):
+        self.seen = True
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+        _say("stopping after this step; Ctrl-C again stops at once")
+
+    def __exit__(self, *error):
+        if self._before is not None:
+            signal.signal(signal.SIGINT, self._before)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,289 @@
+"""Every option and every table of choices, in frozen dataclasses. Imports no jax, so that `--help` is instant.
+
+A frozen dataclass is static under `jit`; numbers that a search varies are traced and live in `types`.
+"""
+
+import dataclasses
+import math
+from collections.abc import Callable, Mapping
+
+from jnst.errors import InputError
+
+__all__ = [
+    "BLOCKS",
+    "INITS",
+    "NORMALIZATIONS",
+    "OPTIMIZERS",
+    "PADDINGS",
+    "POOLINGS",
+    "PRECISIONS",
+    "PRESERVE_COLORS",
+    "PROJECTIONS",
+    "TOTAL_VARIATIONS",
+    "Normalization",
+    "ObjectiveSpec",
+    "OptimizerConfig",
+    "StylizeConfig",
+    "check",
+    "option_line",
+    "parse_layers",
+    "parse_mix",
+    "split_list",
+]
+
+BLOCKS = (2, 2, 4, 4, 4)
+"""VGG-19 (Simonyan & Zisserman 2015, configuration E): convolutions in each block; pooling stands between blocks."""
+
+POOLINGS = {
+    "max": "the largest of 2x2, as VGG was trained",
+    "avg": "the mean of 2x2, smoother pictures (Gatys et al. 2016)",
+    "l2": "the root of the mean square of 2x2 (Henaff & Simoncelli 2016)",
+}
+PADDINGS = ("zeros", "reflect", "replicate")
+TOTAL_VARIATIONS = {"l1": "sum of |difference|", "l2": "sum of squared difference"}
+INITS = {
+    "content": "the content image",
+    "noise": "the network's mean color plus uniform noise of +-20/255",
+    "mix": "noise_ratio * noise + (1 - noise_ratio) * content",
+}
+PROJECTIONS = {"clip": "to the displayable range after each step", "none": "clipped on saving only"}
+PRESERVE_COLORS = {
+    "none": "the style's colors",
+    "luminance": "style transfer of luminance only, the content's chroma put back (Gatys et al. 2017)",
+    "match": "the style is recolored to the content's mean and covariance first (Gatys et al. 2017)",
+}
+PRECISIONS = {
+    "float32": "the default",
+    "bfloat16": "features in bfloat16, sums in float32",
+    "float64": "for comparing with references",
+}
+
+# The names are optax's; the values are arguments that differ from optax's defaults.
+OPTIMIZERS: Mapping[str, Mapping[str, float]] = {
+    "adam": {},
+    "adabelief": {},
+    "adamax": {},
+    "amsgrad": {},
+    "lion": {},
+    "nadam": {},
+    "rmsprop": {},
+    "sgd": {"momentum": 0.9},
+}
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Normalization:
+    """How squared differences become terms. `h`, `w`, `c` are the feature map's.
+
+    content: `content(h, w, c) * sum((F - P)^2)`; Gram matrix: `G = gram(h, w, c) * F^T F`;
+    style: `style(c) * sum((G - T)^2)` per layer; total variation: a sum of pixels times `tv_unit`.
+    Where `relative`, content and style are divided by the target's own sum of squares plus `EPSILON` instead,
+    and the total variation by the number of pixels.
+    """
+
+    source: str
+    gram: Callable[[int, int, int], float]
+    content: Callable[[int, int, int], float] = lambda h, w, c: 1.0
+    style: Callable[[int], float] = lambda c: 1.0
+    tv_unit: float = 255.0
+    relative: bool = False
+
+
+EPSILON = 1e-6
+"""Added to the divisor of `relative`: a target of zeros (a picture of one gray) still gives a finite loss."""
+
+# Departure, in all but neural_style: papers divide by the generated image's h*w what was summed over the style
+# image, and so assume that both have one size. Here each Gram matrix is divided by its own picture's h*w: the
+# same number at equal sizes, and the right one at different sizes.
+NORMALIZATIONS: Mapping[str, Normalization] = {
+    "relative": Normalization(
+        source="ours: content sum (F-P)^2 / (sum P^2 + 1e-6); style sum (G-T)^2 / (sum T^2 + 1e-6), G = F^T F / (h w); "
+        "total variation per pixel. Weights mean the same at every size, layer and backbone",
+        gram=lambda h, w, c: 1 / (h * w),
+        tv_unit=1.0,
+        relative=True,
+    ),
+    "course": Normalization(
+        source="deeplearning.ai's style transfer notebook: content sum (F-P)^2 / (4 h w c); style sum (G-T)^2 / (4 c^2 (h w)^2), "
+        "G = F^T F",
+        gram=lambda h, w, c: 1 / (h * w),
+        content=lambda h, w, c: 1 / (4 * h * w * c),
+        style=lambda c: 1 / (4 * c**2),
+    ),
+    "gatys": Normalization(
+        source="Gatys, Ecker & Bethge 2016, eqs. 1, 4: content sum (F-P)^2 / 2; style sum (G-T)^2 / (4 c^2 (h w)^2), G = F^T F",
+        gram=lambda h, w, c: 1 / (h * w),
+        content=lambda h, w, c: 1 / 2,
+        style=lambda c: 1 / (4 * c**2),
+    ),
+    "neural_style": Normalization(
+        source="jcjohnson/neural-style and its PyTorch port: means of (F-P)^2 and of (G-T)^2 over their elements, "
+        "G = F^T F / (c h w)",
+        gram=lambda h, w, c: 1 / (c * h * w),
+        content=lambda h, w, c: 1 / (h * w * c),
+        style=lambda c: 1 / c**2,
+    ),
+}
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ObjectiveSpec:
+    """The static half of an objective: what is computed, not what it counts."""
+
+    content_layers: tuple[str, ...]
+    style_layers: tuple[str, ...]
+    pooling: str = "max"
+    padding: str = "zeros"
+    normalization: str = "relative"
+    tv: str = "l2"
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class OptimizerConfig:
+    """The static half of an optimizer over a canvas."""
+
+    optimizer: str = "adam"
+    projection: str = "clip"
+    canvas_scale: int = 1
+
+
+def _option(default, help, *, lower=None, upper=None, above=None, choices=None):  # noqa: A002 - absl's word
+    metadata = {"help": help, "lower": lower, "upper": upper, "above": above, "choices": choices}
+    return dataclasses.field(default=default, metadata=metadata)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class StylizeConfig:
+    """The flags of `stylize`, their defaults, ranges and help. The command and the library read them here."""
+
+    content: str = _option("", "Content image: a file, or the name of a bundled picture.")
+    style: str = _option("", "Style image, or a comma list of several that are blended.")
+    style_mix: str = _option("", "Share of each style, such as 0.3,0.7; normalized to sum 1. Empty: equal shares.")
+    output: str = _option("", "The picture to write: .png, .jpg, .webp or .tif.")
+    weights: str = _option("random", "Backbone: a file, a bundled name, or random[:SEED].")
+    size: int = _option(512, "Longest side of the output in pixels; 0 keeps the content image's.", lower=0, upper=65535)
+    style_scale: float = _option(
+        1.0, "Longest side of the style image over that of the output: the scale of the strokes.", above=0.0, upper=64.0
+    )
+    steps: int = _option(300, "Updates of the canvas.", lower=1, upper=10_000_000)
+    optimizer: str = _option("adam", "Optimizer, one of optax's.", choices=OPTIMIZERS)
+    learning_rate: float = _option(0.03, "Step size, in units of --canvas_scale.", above=0.0, upper=1e6)
+    content_weight: float = _option(1.0, "Weight of the content term.", lower=0.0, upper=1e12)
+    style_weight: float = _option(10.0, "Weight of the style term.", lower=0.0, upper=1e12)
+    tv_weight: float = _option(1.0, "Weight of the total variation.", lower=0.0, upper=1e12)
+    content_layers: str = _option(
+        "relu4_2", "Layers that hold the content, such as conv4_2 (before the rectifier) or relu4_2:0.5 (after it, weight 0.5)."
+    )
+    style_layers: str = _option(
+        "relu1_1,relu2_1,relu3_1,relu4_1,relu5_1",
+        "Layers whose Gram matrices are the style, such as relu1_1:0.2,relu2_1:0.8. "
+        "A layer without a number counts 1 / (number of layers).",
+    )
+    normalization: str = _option("relative", "How differences become terms (see the README).", choices=NORMALIZATIONS)
+    tv: str = _option("l2", "Total variation: absolute or squared differences.", choices=TOTAL_VARIATIONS)
+    pooling: str = _option("avg", "Pooling between the network's blocks.", choices=POOLINGS)
+    init: str = _option("content", "Start: content, noise, mix, or a picture file.")
+    noise_ratio: float = _option(0.6, "Share of noise in --init=mix.", lower=0.0, upper=1.0)
+    projection: str = _option("clip", "What happens to pixels out of range after each step.", choices=PROJECTIONS)
+    canvas_scale: int = _option(1, "Unit of the optimized pixels: 1 for [0, 1], 255 for [0, 255].", choices=(1, 255))
+    preserve_color: str = _option("none", "Keep the content image's colors.", choices=PRESERVE_COLORS)
+    seed: int = _option(0, "Seed of the noise.", lower=0, upper=2**32 - 1)
+    print_every: int = _option(20, "Steps between printed costs and rows of the trace; 0: the first and last only.", lower=0)
+    save_every: int = _option(0, "Also write OUTPUT-000100.png and so on, every so many steps; 0: never.", lower=0)
+    precision: str = _option("float32", "Arithmetic of the network.", choices=PRECISIONS)
+    device: str = _option("auto", "auto, cpu, gpu, tpu, or one of several such as gpu:1.")
+
+
+def option_line(name: str, value: object) -> str:
+    """A flag as it is written on a command line or in a flagfile."""
+    return f"--{name}={value}"
+
+
+def check(config: object) -> None:
+    """Raises `InputError` where a field is not finite, out of its range or not one of its choices."""
+    for field in dataclasses.fields(config):
+        value, rule = getattr(config, field.name), field.metadata
+        kind = type(field.default)
+        if kind is float and isinstance(value, int) and not isinstance(value, bool):
+            value = float(value)
+        if not isinstance(value, kind) or isinstance(value, bool) != (kind is bool):
+            raise InputError(f"--{field.name}={value!r}: expected {_KINDS[kind]}")
+        problem = _range_problem(value, rule)
+        if problem:
+            raise InputError(f"{option_line(field.name, value)}: expected {problem}")
+
+
+_KINDS = {int: "a whole number", float: "a number", str: "text", bool: "true or false"}
+
+
+def _range_problem(value, rule):
+    if rule["choices"] is not None:
+        return None if value in rule["choices"] else "one of " + ", ".join(map(str, rule["choices"]))
+    if isinstance(value, float) and not math.isfinite(value):
+        return "a finite number"
+    lower, upper, above = rule["lower"], rule["upper"], rule["above"]
+    if above is not None and not value > above:
+        return f"a number greater than {above:g}"
+    if lower is not None and value < lower:
+        return f"a number not below {lower:g}"
+    if upper is not None and value > upper:
+        return f"a number not above {upper:g}"
+    return None
+
+
+def split_list(text: str) -> tuple[str, ...]:
+    """`"a, b"` -> `("a", "b")`; an empty text is an empty list."""
+    return tuple(part.strip() for part in text.split(",")) if text.strip() else ()
+
+
+def parse_layers(flag: str, text: str) -> tuple[tuple[str, ...], tuple[float, ...]]:
+    """`"relu3_1:0.2,relu4_1"` -> names and weights; a layer without a number counts 1 / (number of layers).
+
+    Args:
+        flag: The flag's name, for the message.
+        text: Comma list of `convB_I` or `reluB_I`, each with an optional `:weight`.
+
+    Raises:
+        InputError: an unknown layer, a layer named twice, a weight that is negative or no number.
+
+    >>> parse_layers("style_layers", "relu1_1:0.3,relu2_1")
+    (('relu1_1', 'relu2_1'), (0.3, 0.5))
+    """
+    parts = split_list(text)
+    if not parts:
+        raise InputError(f"--{flag}=: expected at least one layer, such as relu3_1")
+    names, weights = [], []
+    for part in parts:
+        name, colon, number = part.partition(":")
+        kind, _, place = name[:4], name[4:5], name[4:]
+        block, _, index = place.partition("_")
+        known = kind in ("conv", "relu") and block.isdecimal() and index.isdecimal() and 1 <= int(block) <= len(BLOCKS)
+        if not known or not 1 <= int(index) <= BLOCKS[int(block) - 1] or name != f"{kind}{int(block)}_{int(index)}":
+            raise InputError(f"--{flag}={text}: {name!r} is no layer of VGG-19; expected conv1_1 or relu1_1 to relu5_4")
+        if name in names:
+            raise InputError(f"--{flag}={text}: {name} is named twice")
+        names.append(name)
+        weights.append(_non_negative(flag, text, number) if colon else 1 / len(parts))
+    return tuple(names), tuple(weights)
+
+
+def parse_mix(text: str, count: int) -> tuple[float, ...]:
+    """`"0.3,0.7"` -> shares that sum to 1, one for each of `count` styles; an empty text gives equal shares."""
+    if not text.strip():
+        return (1 / count,) * count
+    numbers = [_non_negative("style_mix", text, part) for part in split_list(text)]
+    if len(numbers) != count:
+        raise InputError(f"--style_mix={text}: expected {count} numbers, one for each style, found {len(numbers)}")
+    if not math.isfinite(sum(numbers)) or sum(numbers) <= 0:
+        raise InputError(f"--style_mix={text}: expected numbers with a sum above 0")
+    return tuple(number / sum(numbers) for number in numbers)
+
+
+def _non_negative(flag, text, number):
+    try:
+        value = float(number)
+    except ValueError:
+        value = math.nan
+    if not (math.isfinite(value) and value >= 0):
+        raise InputError(f"--{flag}={text}: {number!r} is not a finite number of 0 or more")
+    return value

@@ -1,0 +1,56 @@
+"""Writing files that appear whole or not at all."""
+
+import os
+import tempfile
+from pathlib import Path
+
+from jnst.errors import InputError
+
+__all__ = ["check_writable", "write_atomically"]
+
+
+def write_atomically(path: str | Path, data: bytes) -> None:
+    """Writes `data` under a temporary name beside `path`, then renames: nobody ever sees half a file.
+
+    Raises:
+        InputError: the folder is missing or closed, or the disk is full; `path` is as it was before.
+    """
+    path = Path(path)
+    temporary = None
+    try:
+        with tempfile.NamedTemporaryFile(dir=path.parent, prefix=f".{path.name}.", suffix=".part", delete=False) as file:
+            temporary = file.name
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        os.chmod(temporary, 0o666 & ~_umask())  # temporary files are made private
+        os.replace(temporary, path)
+        temporary = None
+    except OSError as error:
+        raise InputError(f"{path}: cannot be written: {error.strerror or error}") from error
+    finally:
+        if temporary is not None:
+            Path(temporary).unlink(missing_ok=True)
+
+
+def check_writable(path: str | Path) -> None:
+    """Makes the folder of `path` where it is missing and tries to write a file in it.
+
+    Raises:
+        InputError: `path` is a folder, or its folder cannot be made or written to.
+    """
+    path = Path(path)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if path.is_dir():
+            raise InputError(f"--output={path}: is a folder; expected a file's name")
+        with tempfile.TemporaryFile(dir=path.parent):
+            pass
+    except OSError as error:
+        raise InputError(f"--output={path}: cannot be written: {error.strerror or error}") from error
+
+
+def _umask():
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask

@@ -1,0 +1,1 @@
+"""Networks, one in each file: plain functions of parameters and an image."""

@@ -1,0 +1,99 @@
+"""VGG-19's convolutions as a pure function (Simonyan & Zisserman 2015, https://arxiv.org/abs/1409.1556).
+
+A layer is named `convB_I` before its rectifier and `reluB_I` after it. The input rule is one: an sRGB image in
+[0, 1], from which `params["mean"]` is subtracted here and nowhere else. Scale and channel order of whatever the
+weights were trained on are folded into conv1_1's kernel when a file is converted. The mean is not folded into the
+bias: padding is zero AFTER the mean is taken off, so along the border that would be wrong.
+"""
+
+from collections.abc import Sequence
+
+import jax
+import jax.numpy as jnp
+
+from jnst import ops
+from jnst.config import BLOCKS
+from jnst.conv import conv3x3
+from jnst.types import Features, Image, Params
+
+__all__ = ["convolutions", "features", "min_size", "standardize"]
+
+
+def convolutions(layers: Sequence[str] | None = None) -> tuple[str, ...]:
+    """Names of the convolutions up to the deepest of `layers` (all 16 without), in order.
+
+    >>> convolutions(["relu1_1", "conv2_1"])
+    ('conv1_1', 'conv1_2', 'conv2_1')
+    """
+    names = tuple(f"conv{block}_{index}" for block, count in enumerate(BLOCKS, 1) for index in range(1, count + 1))
+    if layers is None:
+        return names
+    return names[: 1 + max(names.index("conv" + layer[4:]) for layer in layers)]
+
+
+def min_size(layers: Sequence[str], padding: str = "zeros") -> int:
+    """The smallest side in pixels that leaves every one of `layers` a feature map."""
+    halvings = max(int(layer[4]) for layer in layers) - 1
+    return 2**halvings * (2 if padding == "reflect" else 1)  # reflection needs a second pixel to reflect
+
+
+def features(
+    params: Params, image: Image, layers: Sequence[str], *, pooling: str = "max", padding: str = "zeros"
+) -> Features:
+    """Feature maps of one image, computed no deeper than the deepest layer asked for.
+
+    Args:
+        params: See `types.Params`; weights beyond the deepest layer may be missing. Computes in the kernels' dtype.
+        image: `[H, W, 3]` sRGB in [0, 1].
+        layers: Names such as `conv4_2` (before the rectifier) or `relu4_2` (after it).
+        pooling: `max`, `avg` or `l2`, of 2x2 cells; an odd last row or column is dropped.
+        padding: `zeros`, `reflect` or `replicate`; a property of the weights, kept in their file.
+
+    Returns:
+        `{layer: [h, w, c]}`, with `h = H // 2**(block - 1)`.
+
+    >>> from jnst.weights import random_backbone
+    >>> params = random_backbone(0, ["relu2_1"]).params
+    >>> features(params, jnp.zeros((32, 48, 3)), ["relu1_1", "relu2_1"])["relu2_1"].shape
+    (16, 24, 128)
+    """
+    found = {}
+    x = image
+    for name in convolutions(layers):
+        x = _layer(params, x, name, pooling, padding)
+        found[name] = x
+        x = found["relu" + name[4:]] = jax.nn.relu(x)
+    return {layer: found[layer] for layer in layers}
+
+
+def _layer(params, x, name, pooling, padding):
+    """One convolution with what stands before it: the mean's subtraction or a pooling."""
+    kernel, bias = params[name]["kernel"], params[name]["bias"]
+    if name == "conv1_1":
+        x = (x - params["mean"].astype(x.dtype)).astype(kernel.dtype)
+    elif name.endswith("_1"):
+        x = ops.pool(x, pooling)
+    return conv3x3(x, kernel, bias, padding=padding)
+
+
+def standardize(
+    params: Params, images: Sequence[Image], layers: Sequence[str], *, pooling: str = "max", padding: str = "zeros"
+) -> Params:
+    """Params up to the deepest layer, each kernel scaled so that its output has unit variance over `images`.
+
+    For random filters: without it their outputs shrink or grow from layer to layer. `images` may differ in size.
+
+    Returns:
+        Params of the same structure, biases unchanged.
+    """
+    out = {"mean": params["mean"]}
+    xs = list(images)
+    for name in convolutions(layers):
+        ys = [_layer(params, x, name, pooling, padding) for x in xs]
+        count = sum(y[..., 0].size for y in ys)
+        mean = sum(y.sum((0, 1)) for y in ys) / count
+        variance = sum(((y - mean) ** 2).sum() for y in ys) / (count * mean.size)
+        scale = jnp.where(variance > 0, 1 / jnp.sqrt(jnp.where(variance > 0, variance, 1)), 1)
+        out[name] = {"kernel": params[name]["kernel"] * scale, "bias": params[name]["bias"]}
+        xs = [jax.nn.relu((y - params[name]["bias"]) * scale + params[name]["bias"]) for y in ys]
+    return out

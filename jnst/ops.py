@@ -1,0 +1,105 @@
+"""Mathematics on one image `[H, W, 3]` or one feature map `[h, w, c]`."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+
+__all__ = [
+    "gram",
+    "luminance",
+    "match_color",
+    "match_luminance",
+    "pool",
+    "replace_luminance",
+    "total_variation",
+]
+
+# NTSC luma of the YIQ space that Gatys et al. 2017 (Controlling Perceptual Factors, 6.1) work in.
+_LUMA = np.array([0.299, 0.587, 0.114])
+
+
+def gram(features: jax.Array, scale: float) -> jax.Array:
+    """Gram matrix `scale * F^T F` of `[h, w, c]` features, `[c, c]`; blind to where in the picture things are.
+
+    Summed in float32 at least and at the highest precision: on a TPU or GPU the default would round the products,
+    and a style loss is a difference of nearly equal sums.
+    """
+    flat = features.reshape(-1, features.shape[-1])
+    flat = flat * jnp.asarray(np.sqrt(scale), flat.dtype)  # scaled before the sum: sums of squares stay small
+    kind = jnp.promote_types(flat.dtype, jnp.float32)
+    return lax.dot_general(
+        flat, flat, (((0,), (0,)), ((), ())), precision=lax.Precision.HIGHEST, preferred_element_type=kind
+    )
+
+
+def total_variation(image: jax.Array, kind: str) -> jax.Array:
+    """Sum over pixels and channels of neighbor differences: `l1` |d|, `l2` d^2 (Mahendran & Vedaldi 2015, beta 1 and 2)."""
+    return sum(jnp.sum(_magnitude(jnp.diff(image, axis=axis), kind)) for axis in (0, 1))
+
+
+def _magnitude(difference, kind):
+    if kind == "l2":
+        return difference**2
+    # d|x|/dx is 0 at 0, not 1: a flat region must not be pushed anywhere.
+    return jnp.abs(jnp.where(difference == 0, 0, difference))
+
+
+def pool(x: jax.Array, kind: str) -> jax.Array:
+    """Pooling over 2x2 cells, an odd last row or column dropped: `[h, w, c]` -> `[h // 2, w // 2, c]`."""
+    h, w, c = x.shape
+    cells = x[: h // 2 * 2, : w // 2 * 2].reshape(h // 2, 2, w // 2, 2, c)
+    first, second, third, fourth = (cells[:, i, :, j] for i in (0, 1) for j in (0, 1))
+    if kind == "avg":
+        return (first + second + third + fourth) / 4
+    if kind == "l2":
+        square = (first**2 + second**2 + third**2 + fourth**2) / 4
+        # The root's slope at 0 is infinite, and a `where` alone would still multiply it by 0.
+        return jnp.where(square > 0, jnp.sqrt(jnp.where(square > 0, square, 1)), 0)
+    if kind == "max":
+        # Of equal values the first in reading order gets the gradient, as in PyTorch and in XLA's own pooling,
+        # whose gradient is many times slower on a CPU.
+        return _first_max(_first_max(first, second), _first_max(third, fourth))
+    raise ValueError(f"pooling={kind!r}: expected max, avg or l2")
+
+
+def _first_max(a, b):
+    return jnp.where((b > a) | jnp.isnan(b), b, a)
+
+
+def luminance(image: jax.Array) -> jax.Array:
+    """Luma of `[H, W, 3]`, `[H, W]`."""
+    return image @ jnp.asarray(_LUMA, image.dtype)
+
+
+def match_luminance(luma: jax.Array, target: jax.Array) -> jax.Array:
+    """`luma` with `target`'s mean and standard deviation (Gatys et al. 2017, eq. 10)."""
+    spread = jnp.std(luma)
+    scale = jnp.where(spread > 0, jnp.std(target) / jnp.where(spread > 0, spread, 1), 0)
+    return scale * (luma - jnp.mean(luma)) + jnp.mean(target)
+
+
+def replace_luminance(image: jax.Array, luma: jax.Array) -> jax.Array:
+    """`image` with this luma and its own chroma, in [0, 1].
+
+    In YIQ a shift of luma is the same shift of red, green and blue.
+    """
+    return jnp.clip(image + (luma - luminance(image))[..., None], 0, 1)
+
+
+def match_color(image: jax.Array, target: jax.Array) -> jax.Array:
+    """`image` with the mean and covariance of `target`'s colors, in [0, 1].
+
+    The linear map is `Ct^(1/2) Ci^(-1/2)`, "image analogies" of Gatys et al. 2017, 6.2. A color direction in which
+    `image` does not vary is left as it is.
+    """
+    pixels, goal = image.reshape(-1, 3), target.reshape(-1, 3)
+    root = _matrix_power(jnp.cov(goal, rowvar=False), 0.5) @ _matrix_power(jnp.cov(pixels, rowvar=False), -0.5)
+    moved = (pixels - pixels.mean(0)) @ root.T + goal.mean(0)
+    return jnp.clip(moved.reshape(image.shape), 0, 1)
+
+
+def _matrix_power(covariance, power):
+    values, vectors = jnp.linalg.eigh(covariance)
+    kept = values > 1e-6
+    return (vectors * jnp.where(kept, jnp.where(kept, values, 1) ** power, 0)) @ vectors.T
