@@ -169,8 +169,8 @@ class StylizeConfig:
     optimizer: str = _option("adam", "Optimizer, one of optax's.", choices=OPTIMIZERS)
     learning_rate: float = _option(0.03, "Step size, in units of --canvas_scale.", above=0.0, upper=1e6)
     content_weight: float = _option(1.0, "Weight of the content term.", lower=0.0, upper=1e12)
-    style_weight: float = _option(10.0, "Weight of the style term.", lower=0.0, upper=1e12)
-    tv_weight: float = _option(1.0, "Weight of the total variation.", lower=0.0, upper=1e12)
+    style_weight: float = _option(100.0, "Weight of the style term.", lower=0.0, upper=1e12)
+    tv_weight: float = _option(10.0, "Weight of the total variation.", lower=0.0, upper=1e12)
     content_layers: str = _option(
         "relu4_2", "Layers that hold the content, such as conv4_2 (before the rectifier) or relu4_2:0.5 (after it, weight 0.5)."
     )

@@ -34,14 +34,25 @@ def parse(values: flags.FlagValues, argv: Sequence[str]) -> None:
     """
     try:
         rest = values([argv[0], *_with_found_flagfiles(argv[1:])])
+    except flags.IllegalFlagValueError as error:
+        raise InputError(_illegal(values, str(error))) from error
     except flags.Error as error:
-        raise InputError(" ".join(str(error).split())) from error
+        raise InputError(str(error)) from error
     except UnicodeDecodeError as error:
         raise InputError(f"--flagfile: not a text file ({error})") from error
     except RecursionError as error:
         raise InputError("--flagfile: files that name each other without end") from error
     if len(rest) > 1:
         raise InputError(f"{rest[1]!r}: expected flags only, such as --content=photo.jpg")
+
+
+def _illegal(values, message):
+    """absl: `flag --size=abc: invalid literal for int() ...`; here: `--size=abc: expected a whole number`."""
+    given = message.removeprefix("flag ").split(": ")[0]
+    name = given.removeprefix("--").partition("=")[0]
+    kinds = {"int": "a whole number", "float": "a number", "bool": "true or false"}
+    kind = kinds.get(values[name].flag_type()) if name in values else None
+    return f"{given}: expected {kind}" if kind else message
 
 
 def _with_found_flagfiles(arguments):

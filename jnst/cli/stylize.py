@@ -55,6 +55,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("jnst: interrupted before there was a picture; nothing written", file=sys.stderr)
         return INTERRUPTED
+    except BrokenPipeError:  # the reader of our lines has gone; that is no mistake
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return DONE
     except Exception:  # a mistake of ours: shown whole
         traceback.print_exc()
         return OUR_FAULT
