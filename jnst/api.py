@@ -87,7 +87,9 @@ def stylize(
         inputs = read_inputs(config, content=content, styles=styles)
         result = task.run(prepare(inputs, config), callback=callback)
     if result.image is None:
-        raise InputError(f"the {result.bad_term} term is not finite at the start: weights or layer weights are too large")
+        raise InputError(
+            f"the {result.bad_term} term is not finite at the start: weights or layer weights are too large"
+        )
     return Result(picture=Picture(result.image, inputs.content.alpha), run=result, config=config)
 
 
@@ -184,8 +186,14 @@ def device_of(name: str) -> jax.Device:
     """
     platform, colon, number = name.partition(":")
     here = ", ".join(sorted({device.platform for device in jax.devices()} | {"cpu"}))
-    if platform not in ("auto", "cpu", "gpu", "tpu") or (colon and not number.isdecimal()) or (platform == "auto" and colon):
-        raise InputError(f"--device={name}: expected auto, cpu, gpu, tpu, or one of several such as gpu:1; here: {here}")
+    if (
+        platform not in ("auto", "cpu", "gpu", "tpu")
+        or (colon and not number.isdecimal())
+        or (platform == "auto" and colon)
+    ):
+        raise InputError(
+            f"--device={name}: expected auto, cpu, gpu, tpu, or one of several such as gpu:1; here: {here}"
+        )
     try:
         devices = jax.local_devices(backend=None if platform == "auto" else platform)
     except RuntimeError as error:
@@ -219,7 +227,7 @@ def _unit_array(flag, array):
 def _check_size(flag, picture, least, layers):
     width, height = picture.size
     if min(picture.size) < least:
-        deepest = max(layers, key=lambda layer: (layer[4:]))
+        deepest = max(layers, key=lambda layer: layer[4:])
         raise InputError(
             f"--{flag}: {width}x{height} pixels are too few: {deepest} needs at least {least} on each side "
             f"(a larger --size, or layers less deep)"

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-__all__ = ["find", "names"]
+__all__ = ["find", "is_file", "names"]
 
 _PACKAGE = Path(__file__).resolve().parent
 # In a wheel the folders lie inside the package; in a checkout they stand beside it.
@@ -15,7 +15,7 @@ def find(name: str, folder: str, suffixes: tuple[str, ...] = ("",)) -> Path | No
     `quickstart`, `quickstart.flags` and `presets/quickstart.flags` all name the same preset, wherever the command runs.
     A bundled name never leaves its folder: `presets/../x` is not one.
     """
-    if Path(name).is_file():
+    if is_file(name):
         return Path(name)
     bare = name.removeprefix(folder + "/")
     if not bare or "/" in bare or "\\" in bare:
@@ -23,9 +23,17 @@ def find(name: str, folder: str, suffixes: tuple[str, ...] = ("",)) -> Path | No
     for root in _ROOTS:
         for suffix in suffixes:
             path = root / folder / (bare + suffix)
-            if path.is_file():
+            if is_file(path):
                 return path
     return None
+
+
+def is_file(name: str | Path) -> bool:
+    """Whether there is such a file; a name that no file can have (too long for the system) is none."""
+    try:
+        return Path(name).is_file()
+    except OSError:
+        return False
 
 
 def names(folder: str, suffix: str) -> list[str]:

@@ -111,7 +111,8 @@ NORMALIZATIONS: Mapping[str, Normalization] = {
         style=lambda c: 1 / (4 * c**2),
     ),
     "gatys": Normalization(
-        source="Gatys, Ecker & Bethge 2016, eqs. 1, 4: content sum (F-P)^2 / 2; style sum (G-T)^2 / (4 c^2 (h w)^2), G = F^T F",
+        source="Gatys, Ecker & Bethge 2016, eqs. 1, 4: content sum (F-P)^2 / 2; style sum (G-T)^2 / (4 c^2 (h w)^2), "
+        "G = F^T F",
         gram=lambda h, w, c: 1 / (h * w),
         content=lambda h, w, c: 1 / 2,
         style=lambda c: 1 / (4 * c**2),
@@ -172,7 +173,8 @@ class StylizeConfig:
     style_weight: float = _option(100.0, "Weight of the style term.", lower=0.0, upper=1e12)
     tv_weight: float = _option(10.0, "Weight of the total variation.", lower=0.0, upper=1e12)
     content_layers: str = _option(
-        "relu4_2", "Layers that hold the content, such as conv4_2 (before the rectifier) or relu4_2:0.5 (after it, weight 0.5)."
+        "relu4_2",
+        "Layers that hold the content, such as conv4_2 (before the rectifier) or relu4_2:0.5 (after it, weight 0.5).",
     )
     style_layers: str = _option(
         "relu1_1,relu2_1,relu3_1,relu4_1,relu5_1",
@@ -188,7 +190,9 @@ class StylizeConfig:
     canvas_scale: int = _option(1, "Unit of the optimized pixels: 1 for [0, 1], 255 for [0, 255].", choices=(1, 255))
     preserve_color: str = _option("none", "Keep the content image's colors.", choices=PRESERVE_COLORS)
     seed: int = _option(0, "Seed of the noise.", lower=0, upper=2**32 - 1)
-    print_every: int = _option(20, "Steps between printed costs and rows of the trace; 0: the first and last only.", lower=0)
+    print_every: int = _option(
+        20, "Steps between printed costs and rows of the trace; 0: the first and last only.", lower=0
+    )
     save_every: int = _option(0, "Also write OUTPUT-000100.png and so on, every so many steps; 0: never.", lower=0)
     precision: str = _option("float32", "Arithmetic of the network.", choices=PRECISIONS)
     device: str = _option("auto", "auto, cpu, gpu, tpu, or one of several such as gpu:1.")
@@ -236,6 +240,14 @@ def split_list(text: str) -> tuple[str, ...]:
     return tuple(part.strip() for part in text.split(",")) if text.strip() else ()
 
 
+_LAYERS = {
+    f"{kind}{block}_{index}"
+    for kind in ("conv", "relu")
+    for block, count in enumerate(BLOCKS, 1)
+    for index in range(1, count + 1)
+}
+
+
 def parse_layers(flag: str, text: str) -> tuple[tuple[str, ...], tuple[float, ...]]:
     """`"relu3_1:0.2,relu4_1"` -> names and weights; a layer without a number counts 1 / (number of layers).
 
@@ -255,10 +267,7 @@ def parse_layers(flag: str, text: str) -> tuple[tuple[str, ...], tuple[float, ..
     names, weights = [], []
     for part in parts:
         name, colon, number = part.partition(":")
-        kind, _, place = name[:4], name[4:5], name[4:]
-        block, _, index = place.partition("_")
-        known = kind in ("conv", "relu") and block.isdecimal() and index.isdecimal() and 1 <= int(block) <= len(BLOCKS)
-        if not known or not 1 <= int(index) <= BLOCKS[int(block) - 1] or name != f"{kind}{int(block)}_{int(index)}":
+        if name not in _LAYERS:
             raise InputError(f"--{flag}={text}: {name!r} is no layer of VGG-19; expected conv1_1 or relu1_1 to relu5_4")
         if name in names:
             raise InputError(f"--{flag}={text}: {name} is named twice")

@@ -18,7 +18,10 @@ def write_atomically(path: str | Path, data: bytes) -> None:
     path = Path(path)
     temporary = None
     try:
-        with tempfile.NamedTemporaryFile(dir=path.parent, prefix=f".{path.name}.", suffix=".part", delete=False) as file:
+        # A part of the name: the whole one and more may be longer than names can be.
+        with tempfile.NamedTemporaryFile(
+            dir=path.parent, prefix=f".{path.name[:50]}.", suffix=".part", delete=False
+        ) as file:
             temporary = file.name
             file.write(data)
             file.flush()

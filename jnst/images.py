@@ -5,6 +5,7 @@ In memory a picture is float32 sRGB in [0, 1], `[H, W, 3]`, with its alpha chann
 
 import dataclasses
 import io
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +15,7 @@ from jnst import bundled
 from jnst.errors import InputError
 from jnst.files import write_atomically
 
-__all__ = ["FORMATS", "Picture", "encode", "fit", "format_of", "load", "resize", "save"]
+__all__ = ["FORMATS", "Picture", "check_encodable", "encode", "fit", "format_of", "load", "resize", "save"]
 
 FORMATS = {
     ".png": "PNG",
@@ -33,6 +34,10 @@ _OPTIONS = {
     "WEBP": {"quality": 95, "method": 6},
     "TIFF": {"compression": "tiff_adobe_deflate"},
 }
+
+
+# Longest side in pixels.
+_MOST = {"WEBP": 16383, "JPEG": 65500}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -65,16 +70,23 @@ def load(name: str | Path) -> Picture:
     if path is None:
         raise InputError(f"{name}: no such file")
     try:
-        with Image.open(path) as image:
+        # No warnings of damaged tags or many pixels: the one line below says enough.
+        with warnings.catch_warnings(action="ignore"), Image.open(path) as image:
             image.load()
-            return _picture(ImageOps.exif_transpose(image))
+            image = ImageOps.exif_transpose(image)
     except UnidentifiedImageError as error:
         kind = "an empty file" if path.stat().st_size == 0 else "not a picture that can be read"
         raise InputError(f"{name}: {kind}") from error
     except Image.DecompressionBombError as error:
         raise InputError(f"{name}: {error}") from error
-    except (OSError, SyntaxError, ValueError, EOFError) as error:  # what Pillow's decoders raise on damaged data
+    except PermissionError as error:
+        raise InputError(f"{name}: cannot be read: {error.strerror}") from error
+    except Exception as error:  # Pillow's decoders raise anything on damaged data, RuntimeError and KeyError too
         raise InputError(f"{name}: damaged or truncated picture ({error})") from error
+    try:
+        return _picture(image)
+    except ValueError as error:
+        raise InputError(f"{name}: {error}") from error
 
 
 def _picture(image):
@@ -138,8 +150,18 @@ def resize(picture: Picture, size: tuple[int, int]) -> Picture:
     """`picture` at width and height `size`: Lanczos, with the filter widened when it shrinks (no aliasing)."""
     if picture.size == size:
         return picture
-    rgb = np.stack([_resize_plane(picture.rgb[..., channel], size) for channel in range(3)], -1)
-    return Picture(rgb, None if picture.alpha is None else _resize_plane(picture.alpha, size))
+    if picture.alpha is None:
+        return Picture(_resize_planes(picture.rgb, size))
+    # Weighted by alpha: the color hidden in transparent pixels must not bleed into the edge.
+    alpha = _resize_plane(picture.alpha, size)
+    weighted = _resize_planes(picture.rgb * picture.alpha[..., None], size)
+    shown = alpha[..., None] > 1 / 512
+    rgb = np.where(shown, weighted / np.where(shown, alpha[..., None], 1), _resize_planes(picture.rgb, size))
+    return Picture(np.clip(rgb, 0, 1), alpha)
+
+
+def _resize_planes(rgb, size):
+    return np.stack([_resize_plane(rgb[..., channel], size) for channel in range(3)], -1)
 
 
 def _resize_plane(plane, size):
@@ -159,6 +181,13 @@ def format_of(path: str | Path) -> str:
     return FORMATS[ending]
 
 
+def check_encodable(size: tuple[int, int], format: str) -> None:  # noqa: A002 - Pillow's word
+    """Raises `InputError` where a format cannot hold this width and height."""
+    most = _MOST.get(format, max(size))
+    if max(size) > most:
+        raise InputError(f"{size[0]}x{size[1]} pixels: {format} holds at most {most} on a side; expected .png or .tif")
+
+
 def encode(picture: Picture, format: str, text: str | None = None) -> bytes:  # noqa: A002 - Pillow's word
     """The bytes of a picture file; equal pictures give equal bytes.
 
@@ -167,6 +196,7 @@ def encode(picture: Picture, format: str, text: str | None = None) -> bytes:  # 
         format: One of `FORMATS`' values. JPEG has no alpha: the picture is laid over white.
         text: Kept under the key `jnst` in a PNG; other formats leave it out.
     """
+    check_encodable(picture.size, format)
     keep_alpha = picture.alpha is not None and format != "JPEG"
     image = Image.fromarray(_bytes(picture.rgb if keep_alpha else picture.opaque()))
     if keep_alpha:

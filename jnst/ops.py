@@ -34,7 +34,7 @@ def gram(features: jax.Array, scale: float) -> jax.Array:
 
 
 def total_variation(image: jax.Array, kind: str) -> jax.Array:
-    """Sum over pixels and channels of neighbor differences: `l1` |d|, `l2` d^2 (Mahendran & Vedaldi 2015, beta 1 and 2)."""
+    """Sum over pixels and channels of neighbor differences: `l1` |d|, `l2` d^2 (Mahendran & Vedaldi 2015, beta 1, 2)."""
     return sum(jnp.sum(_magnitude(jnp.diff(image, axis=axis), kind)) for axis in (0, 1))
 
 

@@ -81,8 +81,8 @@ def load(name: str, layers: Sequence[str] = ()) -> Backbone:
         InputError: no such file, not a format that is read, damaged, or no VGG-19.
     """
     kind, _, seed = name.partition(":")
-    if kind == "random" and not Path(name).is_file():
-        if seed and not (seed.isdecimal() and int(seed) < 2**63):
+    if kind == "random" and not bundled.is_file(name):
+        if seed and not (seed.isdecimal() and len(seed) < 20 and int(seed) < 2**63):
             raise InputError(f"--weights={name}: expected random or random:SEED with a whole number as seed")
         return random_backbone(int(seed or 0), layers)
     path = bundled.find(name, "weights", ("", ".safetensors"))
@@ -108,14 +108,16 @@ def read_safetensors(path: str | Path) -> Backbone:
         arrays = safetensors.numpy.load_file(path)
         with safetensors.safe_open(path, "np") as file:
             text = (file.metadata() or {}).get("jnst")
-    except safetensors.SafetensorError as error:
+    except (safetensors.SafetensorError, AttributeError, KeyError, TypeError) as error:  # the latter: unknown types
         raise InputError(f"{path}: neither .npz nor a whole safetensors file ({error})") from error
     try:
-        facts = json.loads(text)
+        facts = dict(json.loads(text))
         padding, origin, licence = (facts[key] for key in ("padding", "origin", "licence"))
         mean = arrays.pop("mean")
-    except (TypeError, ValueError, KeyError) as error:
-        raise InputError(f"{path}: not a weights file of jnst: its metadata lacks {error}") from error
+    except KeyError as error:
+        raise InputError(f"{path}: not a weights file of jnst: {error} is missing") from error
+    except (TypeError, ValueError) as error:
+        raise InputError(f"{path}: not a weights file of jnst: its metadata key 'jnst' holds no JSON object") from error
     if padding not in PADDINGS:
         raise InputError(f"{path}: padding {padding!r}: expected one of {', '.join(PADDINGS)}")
     params = {"mean": mean, **_nested(arrays)}
@@ -172,7 +174,7 @@ def read_npz(path: str | Path) -> Backbone:
     try:
         with np.load(path, allow_pickle=False) as file:
             arrays = {key: file[key] for key in file.files}
-    except (ValueError, zipfile.BadZipFile, EOFError, KeyError, zlib.error) as error:
+    except (ValueError, zipfile.BadZipFile, EOFError, KeyError, RuntimeError, zlib.error) as error:
         raise InputError(f"{path}: not a whole .npz file of plain arrays ({error})") from error
     params = from_keras(path, arrays)
     return Backbone(
@@ -195,6 +197,8 @@ def from_keras(path: str | Path, arrays: Mapping[str, np.ndarray]) -> dict[str, 
         layer, _, part = key.partition("/")
         block, _, index = layer.removeprefix("block").partition("_conv")
         if layer.startswith("block") and part in ("kernel", "bias"):
+            if array.dtype.kind not in "fiu":
+                raise InputError(f"{path}: {key} holds {array.dtype}: expected numbers")
             renamed[f"conv{block}_{index}/{part}"] = array
     params = _nested(renamed)
     if not params:
@@ -202,7 +206,10 @@ def from_keras(path: str | Path, arrays: Mapping[str, np.ndarray]) -> dict[str, 
     params["mean"] = np.array(CAFFE_MEAN_BGR[::-1], np.float32) / 255
     _check(path, params)
     first = params["conv1_1"]
-    params["conv1_1"] = {"kernel": np.ascontiguousarray(first["kernel"][:, :, ::-1]) * np.float32(255), "bias": first["bias"]}
+    params["conv1_1"] = {
+        "kernel": np.ascontiguousarray(first["kernel"][:, :, ::-1]) * np.float32(255),
+        "bias": first["bias"],
+    }
     return params
 
 
@@ -257,8 +264,11 @@ def _orthogonal(rng, inputs, outputs):
     columns = []
     for size in (len(part) for part in np.array_split(range(outputs), sets)):
         draw = rng.standard_normal((3, 3, inputs // 9, size)) * amplitudes[:, :, None, None]
-        draw = np.einsum("uy,vx,uvio->yxio", waves, waves, draw).reshape(inputs, size)
-        columns.append(np.linalg.qr(draw - draw.mean(0))[0])
+        draw = np.einsum("vx,uvio->uxio", waves, draw)
+        draw = np.einsum("uy,uxio->yxio", waves, draw).reshape(inputs, size)
+        draw -= draw.mean(0)
+        # Gram-Schmidt by a Cholesky factor: in float64 as exact as a QR here, and several times faster.
+        columns.append(np.linalg.solve(np.linalg.cholesky(draw.T @ draw), draw.T).T)
     return np.ascontiguousarray(np.concatenate(columns, 1), np.float32)
 
 

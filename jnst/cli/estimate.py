@@ -44,9 +44,7 @@ def _least(inputs, config):
 
     spec = task.objective_spec(config, inputs.backbone.padding)
     short = vgg.min_size(spec.content_layers + spec.style_layers, spec.padding)
-    return max(
-        -(-short * max(picture.size) // min(picture.size)) for picture in (inputs.content, *inputs.styles)
-    )
+    return max(-(-short * max(picture.size) // min(picture.size)) for picture in (inputs.content, *inputs.styles))
 
 
 def _words(seconds):

@@ -1,18 +1,19 @@
 """Flags from config dataclasses, flagfiles by path or bundled name, and errors as one line."""
 
+import contextlib
 import dataclasses
+import io
 import os
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 
 from absl import flags
 
 from jnst import bundled
-from jnst.config import option_line
+from jnst.config import INITS, option_line, split_list
 from jnst.errors import InputError
 
-__all__ = ["PATHS", "define", "fail", "flagfile", "help_text", "is_bundled", "parse", "resolved", "to_config"]
+__all__ = ["PATHS", "define", "fail", "flagfile", "help_text", "parse", "paths_in", "resolved", "to_config"]
 
 _DEFINE = {int: flags.DEFINE_integer, float: flags.DEFINE_float, str: flags.DEFINE_string, bool: flags.DEFINE_bool}
 
@@ -32,8 +33,10 @@ def parse(values: flags.FlagValues, argv: Sequence[str]) -> None:
     Raises:
         InputError: an unknown flag, a value that is no number, a flagfile that is not there, a stray argument.
     """
+    notes = io.StringIO()
     try:
-        rest = values([argv[0], *_with_found_flagfiles(argv[1:])])
+        with contextlib.redirect_stderr(notes):  # absl only warns of flagfiles that name each other, on stderr
+            rest = values([argv[0], *_with_found_flagfiles(argv[1:])])
     except flags.IllegalFlagValueError as error:
         raise InputError(_illegal(values, str(error))) from error
     except flags.Error as error:
@@ -42,6 +45,8 @@ def parse(values: flags.FlagValues, argv: Sequence[str]) -> None:
         raise InputError(f"--flagfile: not a text file ({error})") from error
     except RecursionError as error:
         raise InputError("--flagfile: files that name each other without end") from error
+    if notes.getvalue():
+        raise InputError(f"--flagfile: {notes.getvalue()}")
     if len(rest) > 1:
         raise InputError(f"{rest[1]!r}: expected flags only, such as --content=photo.jpg")
 
@@ -85,26 +90,29 @@ def to_config(config: type, values: flags.FlagValues):
     """The parsed flags as a config; `~` stands for the home folder in every path."""
     chosen = {field.name: values[field.name].value for field in dataclasses.fields(config)}
     for name in PATHS & chosen.keys():
-        chosen[name] = ",".join(os.path.expanduser(part.strip()) for part in chosen[name].split(","))
+        chosen[name] = ",".join(os.path.expanduser(part) for part in paths_in(name, chosen[name]))
     return config(**chosen)
 
 
 PATHS = {"content", "style", "weights", "init", "output"}
 
 
-def is_bundled(name: str) -> bool:
-    """Whether a name is not a file here, so that it must be a bundled one (or a word such as `noise`)."""
-    return not Path(name).exists()
+def paths_in(name: str, text: str) -> tuple[str, ...]:
+    """The paths in a flag's value: only `style` is a list, in the others a comma is a part of the file's name."""
+    return split_list(text) if name == "style" else (text,)
+
+
+def _is_word(name, part):
+    """Whether a value is no file here: a bundled name, or a word such as `noise`, whatever lies in the folder."""
+    return not part or (name == "init" and part in INITS) or (name != "output" and not bundled.is_file(part))
 
 
 def resolved(config: object) -> dict[str, object]:
     """Every flag's value, files as absolute paths: what a rerun from another folder needs."""
     chosen = dataclasses.asdict(config)
     for name in PATHS & chosen.keys():
-        parts = (part for part in chosen[name].split(","))
-        chosen[name] = ",".join(
-            part if name != "output" and is_bundled(part) else os.path.abspath(part) for part in parts if part
-        )
+        parts = paths_in(name, chosen[name])
+        chosen[name] = ",".join(part if _is_word(name, part) else os.path.abspath(part) for part in parts)
     return chosen
 
 

@@ -1,12 +1,21 @@
 """What a run shows: a bar with losses and time left on a terminal, plain lines in a log."""
 
+import os
 import sys
 
 import tqdm
 
 from jnst.tasks.stylize import Record
 
-__all__ = ["Progress"]
+__all__ = ["Progress", "say"]
+
+
+def say(line: str) -> None:
+    """Prints a line. Where its reader has gone (`stylize ... | head -1`), the run goes on in silence."""
+    try:
+        print(line, flush=True)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 class Progress:
@@ -24,7 +33,7 @@ class Progress:
             self._bar.update(record.step - self._bar.n)
         elif record.step in (0, record.steps) or (self._every and record.step % self._every == 0):
             line = "  ".join(f"{name} {cost}" for name, cost in costs.items())
-            print(f"step {record.step}/{record.steps}  {line}", flush=True)
+            say(f"step {record.step}/{record.steps}  {line}")
 
     def close(self) -> None:
         """Leaves the bar as it stands."""

@@ -32,6 +32,9 @@ DONE, OUR_FAULT, DIVERGED, INTERRUPTED = 0, 1, 3, 130
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs the command. Returns 0 done, 1 our fault, 2 the user's input, 3 diverged, 130 Ctrl-C."""
     argv = sys.argv if argv is None else argv
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):  # a file's name may hold what the terminal cannot show
+            stream.reconfigure(errors="backslashreplace")
     values = absl_flags.FlagValues()
     flags.define(StylizeConfig, values)
     absl_flags.DEFINE_bool("dry_run", False, "Print size, memory and estimated time, then stop.", flag_values=values)
@@ -49,7 +52,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         if values.version:
             print(f"jnst {__version__}")
             return DONE
-        return _stylize(flags.to_config(StylizeConfig, values), dry_run=values.dry_run)
+        with _Interrupt() as interrupt:
+            return _stylize(flags.to_config(StylizeConfig, values), interrupt, dry_run=values.dry_run)
     except InputError as error:
         return flags.fail(error)
     except KeyboardInterrupt:
@@ -73,21 +77,25 @@ _COMMAND_FLAGS = """
 """
 
 
-def _stylize(config, dry_run):
+def _stylize(config, interrupt, dry_run):
     _check_paths(config)
     # Late: what was wrong so far is said without waiting for jax.
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # numpy has little to do, and its waiting threads cost XLA's
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
-    from jnst import api
-    from jnst.cli import cache
+    from jnst import api, images
+    from jnst.cli import cache, report
+    from jnst.cli.progress import say
 
     cache.use()
     api.check_config(config, count=len(split_list(config.style)))
     with api.computing(config) as device:
-        print(f"device: {device.platform} ({device.device_kind})", flush=True)
-        if not dry_run:
-            files.check_writable(config.output)
+        say(f"device: {device.platform} ({device.device_kind})")
         inputs = api.read_inputs(config)
-        print(_summary(inputs, config), flush=True)
+        images.check_encodable(inputs.content.size, images.format_of(config.output))
+        if not dry_run:
+            for path in report.outputs(config.output, config.steps if config.save_every else 0):
+                files.check_writable(path)
+        say(_summary(inputs, config))
         start = time.perf_counter()
         prepared = api.prepare(inputs, config)
         compile_seconds = time.perf_counter() - start
@@ -96,13 +104,13 @@ def _stylize(config, dry_run):
 
             print(estimate.describe(inputs, config, prepared, compile_seconds))
             return DONE
-        return _run(config, inputs, prepared, f"{device.platform} ({device.device_kind})", compile_seconds)
+        return _run(config, inputs, prepared, interrupt, f"{device.platform} ({device.device_kind})", compile_seconds)
 
 
-def _run(config, inputs, prepared, device, compile_seconds):
+def _run(config, inputs, prepared, interrupt, device, compile_seconds):
     from jnst import images
     from jnst.cli import report
-    from jnst.cli.progress import Progress
+    from jnst.cli.progress import Progress, say
     from jnst.images import Picture
     from jnst.tasks import stylize as task
 
@@ -119,36 +127,38 @@ def _run(config, inputs, prepared, device, compile_seconds):
         return interrupt.seen
 
     start = time.perf_counter()
-    with _Interrupt() as interrupt:
-        try:
-            result = task.run(prepared, callback=callback)
-        finally:
-            progress.close()
-        run_seconds = time.perf_counter() - start
-        if result.stopped == "diverged":
-            _say(f"diverged: the {result.bad_term} term is not finite at step {result.bad_step}")
-        if result.image is None:
-            _say(f"{config.output}: nothing written: not even the start has a finite loss")
-            return DIVERGED
-        images.save(config.output, Picture(result.image, inputs.content.alpha), text)
-        report.write_flags(config.output, chosen)
-        record = {
-            "version": __version__,
-            "device": device,
-            "weights": weights,
-            "flags": chosen,
-            "size": list(inputs.content.size),
-            "best_step": result.best_step,
-            "stopped": result.stopped,
-            "trace": result.trace,
-            "compile_seconds": round(compile_seconds, 3),
-            "run_seconds": round(run_seconds, 3),
-        }
-        if result.stopped == "diverged":
-            record["diverged"] = {"step": result.bad_step, "term": result.bad_term}
-        report.write_record(config.output, record)
-    kind = f"the best picture so far (step {result.best_step})" if result.stopped else f"best at step {result.best_step}"
-    print(f"{config.output}: {kind}, {run_seconds:.1f} s", flush=True)
+    interrupt.begin()
+    try:
+        result = task.run(prepared, callback=callback)
+    finally:
+        progress.close()
+    run_seconds = time.perf_counter() - start
+    if result.stopped == "diverged":
+        _say(f"diverged: the {result.bad_term} term is not finite at step {result.bad_step}")
+    if result.image is None:
+        _say(f"{config.output}: nothing written: not even the start has a finite loss")
+        return DIVERGED
+    images.save(config.output, Picture(result.image, inputs.content.alpha), text)
+    report.write_flags(config.output, chosen)
+    record = {
+        "version": __version__,
+        "device": device,
+        "weights": weights,
+        "flags": chosen,
+        "size": list(inputs.content.size),
+        "best_step": result.best_step,
+        "stopped": result.stopped,
+        "trace": result.trace,
+        "compile_seconds": round(compile_seconds, 3),
+        "run_seconds": round(run_seconds, 3),
+    }
+    if result.stopped == "diverged":
+        record["diverged"] = {"step": result.bad_step, "term": result.bad_term}
+    report.write_record(config.output, record)
+    kind = (
+        f"the best picture so far (step {result.best_step})" if result.stopped else f"best at step {result.best_step}"
+    )
+    say(f"{config.output}: {kind}, {run_seconds:.1f} s")
     if result.stopped == "interrupted":
         _say(f"interrupted after step {result.trace[-1]['step']}: {config.output} holds {kind}")
     return {"": DONE, "interrupted": INTERRUPTED, "diverged": DIVERGED}[result.stopped]
@@ -161,11 +171,20 @@ def _check_paths(config):
         if not getattr(config, name):
             raise InputError(f"--{name} is missing: expected a picture file (no arguments at all show an example)")
     from jnst import images
+    from jnst.cli import report
 
     images.format_of(config.output)
-    given = [config.content, *split_list(config.style), config.init]
-    if any(os.path.exists(name) and os.path.realpath(name) == os.path.realpath(config.output) for name in given):
-        raise InputError(f"--output={config.output}: is one of the pictures read; expected another name")
+    given = [config.content, *split_list(config.style), config.init, config.weights]
+    for name in (*given, config.output):
+        try:
+            name.encode()  # a file name that is not UTF-8 could not be written into OUTPUT.flags
+        except UnicodeEncodeError as error:
+            raise InputError(f"{name!r}: expected a file name in UTF-8") from error
+    for name in filter(os.path.exists, given):
+        if os.path.realpath(name) == os.path.realpath(config.output) or (
+            config.save_every and report.is_intermediate(config.output, name)
+        ):
+            raise InputError(f"--output={config.output}: would replace {name}, which is read; expected another name")
 
 
 def _summary(inputs, config):
@@ -179,23 +198,41 @@ def _say(line):
 
 
 class _Interrupt:
-    """Ctrl-C asks the run to stop after its step; a second one stops at once."""
+    """Ctrl-C stops the preparation at once and asks the run to stop after its step; a second one stops that at once.
+
+    What is raised within a callback from C (jax has one at each garbage collection) is lost: so what was seen is kept.
+    """
 
     seen = False
+    running = False
+
+    def begin(self):
+        """From here on there is a picture that the first Ctrl-C must not lose."""
+        self.running = True
+        if self.seen:
+            raise KeyboardInterrupt
 
     def __enter__(self):
         try:
             self._before = signal.signal(signal.SIGINT, self._note)
         except ValueError:  # not in the main thread: nobody's Ctrl-C comes here
             self._before = None
+        self._hook = sys.unraisablehook
+        sys.unraisablehook = self._unraisable
         return self
 
+    def _unraisable(self, lost):
+        if not isinstance(lost.exc_value, KeyboardInterrupt):
+            self._hook(lost)
+
     def _note(self, number, frame):
-        self.seen = True
-        signal.signal(signal.SIGINT, signal.default_int_handler)
+        again, self.seen = self.seen, True
+        if again or not self.running:
+            raise KeyboardInterrupt
         _say("stopping after this step; Ctrl-C again stops at once")
 
     def __exit__(self, *error):
+        sys.unraisablehook = self._hook
         if self._before is not None:
             signal.signal(signal.SIGINT, self._before)
 

@@ -1,0 +1,123 @@
+import dataclasses
+import math
+import subprocess
+import sys
+
+import pytest
+
+from jnst import config
+from jnst.config import StylizeConfig
+from jnst.errors import InputError
+
+FIELDS = dataclasses.fields(StylizeConfig)
+FLOATS = [field.name for field in FIELDS if type(field.default) is float]
+NUMBERS = [field.name for field in FIELDS if type(field.default) in (int, float)]
+CHOICES = [field for field in FIELDS if field.metadata["choices"]]
+
+
+def test_defaults_are_valid_and_every_option_has_help():
+    config.check(StylizeConfig())
+    for field in FIELDS:
+        assert field.metadata["help"].endswith("."), field.name
+
+
+def test_every_float_has_bounds():
+    for field in FIELDS:
+        if field.name in FLOATS:
+            lower, above = field.metadata["lower"], field.metadata["above"]
+            assert lower is not None or above is not None
+            assert field.metadata["upper"] is not None
+
+
+@pytest.mark.parametrize("name", FLOATS)
+@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf, -1e-9, 1e300, True, "1", None])
+def test_float_that_is_not_finite_or_out_of_range_is_refused(name, value):
+    with pytest.raises(InputError, match=f"^--{name}=.*: expected "):
+        config.check(StylizeConfig(**{name: value}))
+
+
+@pytest.mark.parametrize("name", [name for name in NUMBERS if name not in FLOATS])
+@pytest.mark.parametrize("value", [-1, 0.5, 1.0, True, "1", None])
+def test_whole_number_of_another_kind_or_sign_is_refused(name, value):
+    with pytest.raises(InputError, match=f"^--{name}=.*: expected "):
+        config.check(StylizeConfig(**{name: value}))
+
+
+@pytest.mark.parametrize("field", FIELDS, ids=lambda field: field.name)
+def test_range_ends_are_allowed(field):
+    for bound in ("lower", "upper"):
+        if field.metadata[bound] is not None:
+            config.check(StylizeConfig(**{field.name: field.metadata[bound]}))
+    if field.metadata["above"] is not None:
+        with pytest.raises(InputError, match="greater than"):
+            config.check(StylizeConfig(**{field.name: field.metadata["above"]}))
+
+
+@pytest.mark.parametrize("field", CHOICES, ids=lambda field: field.name)
+def test_choices_are_checked_against_their_table_and_named(field):
+    for choice in field.metadata["choices"]:
+        config.check(StylizeConfig(**{field.name: choice}))
+    wrong = 7 if type(field.default) is int else "wrong"
+    with pytest.raises(InputError, match=f"^--{field.name}={wrong}: expected one of ") as caught:
+        config.check(StylizeConfig(**{field.name: wrong}))
+    assert all(str(choice) in str(caught.value) for choice in field.metadata["choices"])
+
+
+def test_whole_number_serves_as_a_float():
+    config.check(StylizeConfig(style_weight=10))
+
+
+def test_layers_are_read_with_their_weights():
+    assert config.parse_layers("x", "conv4_2") == (("conv4_2",), (1.0,))
+    assert config.parse_layers("x", "relu1_1, relu1_2,relu3_4:0") == (
+        ("relu1_1", "relu1_2", "relu3_4"),
+        (1 / 3, 1 / 3, 0.0),
+    )
+
+
+def test_every_layer_of_the_network_has_two_names():
+    for block, count in enumerate((2, 2, 4, 4, 4), 1):
+        for index in range(1, count + 1):
+            for kind in ("conv", "relu"):
+                name = f"{kind}{block}_{index}"
+                assert config.parse_layers("x", name)[0] == (name,)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        " ",
+        "relu6_1",
+        "relu1_3",
+        "relu0_1",
+        "relu3_5",
+        "relu1",
+        "pool1_1",
+        "relu01_1",
+        "relu1_1,",
+        "Relu1_1",
+    ]
+    + ["relu1_1:x", "relu1_1:", "relu1_1:-1", "relu1_1:nan", "relu1_1:inf", "relu1_1:1:2", "relu1_1,relu1_1"]
+    + ["relu1_1:1,relu1_1:2", "relu1_²", "relu-1_1", "relu1_" + "9" * 5000],
+)
+def test_bad_layers_are_refused_by_flag(text):
+    with pytest.raises(InputError, match="^--style_layers="):
+        config.parse_layers("style_layers", text)
+
+
+def test_mix_is_normalized():
+    assert config.parse_mix("", 4) == (0.25,) * 4
+    assert config.parse_mix("3, 1", 2) == (0.75, 0.25)
+    assert config.parse_mix("0,2", 2) == (0.0, 1.0)
+
+
+@pytest.mark.parametrize("text", ["1", "1,1,1", "1,", "1,x", "1,-1", "nan,1", "1,inf", "0,0", "1e308,1e308"])
+def test_bad_mix_is_refused(text):
+    with pytest.raises(InputError, match=f"^--style_mix={text}: "):
+        config.parse_mix(text, 2)
+
+
+def test_config_images_and_weights_come_without_jax():
+    code = "import sys, jnst, jnst.config, jnst.images, jnst.weights; sys.exit('jax' in sys.modules)"
+    assert subprocess.run([sys.executable, "-P", "-c", code], timeout=60).returncode == 0

@@ -1,0 +1,53 @@
+"""The README says what the code does."""
+
+import dataclasses
+import re
+from pathlib import Path
+
+import pytest
+
+from jnst.config import NORMALIZATIONS, StylizeConfig
+
+ROOT = Path(__file__).parent.parent
+README = (ROOT / "README.md").read_text()
+
+
+@pytest.mark.parametrize("field", dataclasses.fields(StylizeConfig), ids=lambda field: field.name)
+def test_flag_table_holds_the_default_and_the_choices(field):
+    row = re.search(rf"^\| `--{field.name}` \| (.*?) \| (.*) \|$", README, re.MULTILINE)
+    assert row, f"--{field.name} is not in the README's table"
+    assert row[1].strip() == (f"`{field.default}`" if field.default != "" else "")
+    assert field.metadata["help"] in row[2]
+    for choice in field.metadata["choices"] or ():
+        assert str(choice) in row[2]
+
+
+def test_flag_table_names_no_flag_that_is_gone():
+    named = set(re.findall(r"^\| `--(\w+)` \|", README, re.MULTILINE))
+    assert named == {field.name for field in dataclasses.fields(StylizeConfig)} | {"dry_run", "flagfile"}
+
+
+def test_every_normalization_is_explained():
+    assert all(f"| `{name}` |" in README for name in NORMALIZATIONS)
+
+
+def test_files_that_the_readme_points_to_are_there():
+    for target in re.findall(r"\]\((?!http)([^)#]+)\)", README):
+        assert (ROOT / target).is_file(), target
+
+
+@pytest.mark.parametrize("preset", sorted((ROOT / "presets").glob("*.flags")), ids=lambda path: path.stem)
+def test_presets_parse_and_pass_the_checks(preset):
+    from absl import flags as absl_flags
+
+    from jnst.api import check_config
+    from jnst.cli import flags
+
+    values = absl_flags.FlagValues()
+    flags.define(StylizeConfig, values)
+    flags.parse(values, ["stylize", f"--flagfile={preset.stem}"])
+    config = flags.to_config(StylizeConfig, values)
+    check_config(config, count=1)
+    assert config != StylizeConfig()
+    assert f"`{preset.stem}`" in README
+    assert preset.read_text().startswith("#")
