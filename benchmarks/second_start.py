@@ -2,7 +2,7 @@
 
     python benchmarks/second_start.py
 
-Runs the quickstart's first step in fresh processes, by turns with an empty and with a warm JNST_CACHE; prints medians of
+Runs the quickstart's first step in fresh processes, by turns with an empty and a warm JNST_CACHE; prints medians of
 OUTPUT.json's compile_seconds and of the whole process, and their ratios.
 """
 

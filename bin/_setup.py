@@ -78,9 +78,7 @@ def passes_trial(python: str, root: Path, kind: str) -> bool:
     command = [python, "-P", __file__, "--try", str(root), kind]
     quiet = subprocess.DEVNULL
     with contextlib.suppress(OSError, subprocess.TimeoutExpired):
-        return not subprocess.run(
-            command, env=environ, stdin=quiet, stdout=quiet, stderr=quiet, timeout=120
-        ).returncode
+        return not subprocess.run(command, env=environ, stdin=quiet, stdout=quiet, stderr=quiet, timeout=120).returncode
     return False
 
 

@@ -218,10 +218,11 @@ def _unit_array(flag, array):
         raise InputError(f"{flag}: an array of shape {array.shape}: expected [H, W, 3]")
     if array.dtype == np.uint8:
         return array.astype(np.float32) / 255
-    array = array.astype(np.float32)
-    if not (np.isfinite(array).all() and array.min() >= 0 and array.max() <= 1):
-        raise InputError(f"{flag}: an array of {array.dtype}: expected uint8, or floats in [0, 1]")
-    return array
+    if jax.dtypes.issubdtype(array.dtype, np.floating):  # numpy's own does not know bfloat16
+        unit = array.astype(np.float32)
+        if ((unit >= 0) & (unit <= 1)).all():
+            return unit
+    raise InputError(f"{flag}: an array of {array.dtype}: expected uint8, or floats in [0, 1]")
 
 
 def _check_size(flag, picture, least, layers):

@@ -64,7 +64,7 @@ OPTIMIZERS: Mapping[str, Mapping[str, float]] = {
     "adabelief": {},
     "adamax": {},
     "amsgrad": {},
-    "lion": {},
+    "lion": {"weight_decay": 0.0},  # which would pull the picture towards black
     "nadam": {},
     "rmsprop": {},
     "sgd": {"momentum": 0.9},
@@ -104,8 +104,8 @@ NORMALIZATIONS: Mapping[str, Normalization] = {
         relative=True,
     ),
     "course": Normalization(
-        source="deeplearning.ai's style transfer notebook: content sum (F-P)^2 / (4 h w c); style sum (G-T)^2 / (4 c^2 (h w)^2), "
-        "G = F^T F",
+        source="deeplearning.ai's style transfer notebook: content sum (F-P)^2 / (4 h w c); "
+        "style sum (G-T)^2 / (4 c^2 (h w)^2), G = F^T F",
         gram=lambda h, w, c: 1 / (h * w),
         content=lambda h, w, c: 1 / (4 * h * w * c),
         style=lambda c: 1 / (4 * c**2),

@@ -32,4 +32,4 @@ def conv3x3(x: jax.Array, kernel: jax.Array, bias: jax.Array, *, padding: str = 
         border = [(0, 0), (0, 0)]
     # NHWC: the only layout that XLA's CPU convolutions run at full speed in.
     y = lax.conv_general_dilated(x[None], kernel, (1, 1), border, dimension_numbers=("NHWC", "HWIO", "NHWC"))
-    return y[0] + bias
+    return y[0] + bias[None, None]

@@ -1,5 +1,7 @@
 """Mathematics on one image `[H, W, 3]` or one feature map `[h, w, c]`."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -26,23 +28,27 @@ def gram(features: jax.Array, scale: float) -> jax.Array:
     and a style loss is a difference of nearly equal sums.
     """
     flat = features.reshape(-1, features.shape[-1])
-    flat = flat * jnp.asarray(np.sqrt(scale), flat.dtype)  # scaled before the sum: sums of squares stay small
     kind = jnp.promote_types(flat.dtype, jnp.float32)
-    return lax.dot_general(
+    sums = lax.dot_general(
         flat, flat, (((0,), (0,)), ((), ())), precision=lax.Precision.HIGHEST, preferred_element_type=kind
     )
+    return scale * sums  # after the sum: bfloat16 would round the scale, and so the two sides of a loss differently
 
 
 def total_variation(image: jax.Array, kind: str) -> jax.Array:
-    """Sum over pixels and channels of neighbor differences: `l1` |d|, `l2` d^2 (Mahendran & Vedaldi 2015, beta 1, 2)."""
-    return sum(jnp.sum(_magnitude(jnp.diff(image, axis=axis), kind)) for axis in (0, 1))
+    """Sum over pixels and channels of neighbor differences: `l1` |d|, `l2` d^2 (Mahendran & Vedaldi 2015)."""
+    pairs = ((image[1:], image[:-1]), (image[:, 1:], image[:, :-1]))
+    return sum(jnp.sum(_magnitude(_difference(*pair), kind)) for pair in pairs)
 
 
 def _magnitude(difference, kind):
-    if kind == "l2":
-        return difference**2
-    # d|x|/dx is 0 at 0, not 1: a flat region must not be pushed anywhere.
-    return jnp.abs(jnp.where(difference == 0, 0, difference))
+    return difference**2 if kind == "l2" else jnp.abs(difference)
+
+
+def _difference(a, b):
+    # d|x|/dx is 0 at 0, not 1: a flat region must not be pushed anywhere. Equality is asked of the neighbors: where
+    # they were just scaled, a compiler fuses product and subtraction, and a rounding error remains of 255 x - 255 x.
+    return jnp.where(a == b, 0, a - b)
 
 
 def pool(x: jax.Array, kind: str) -> jax.Array:
@@ -55,7 +61,7 @@ def pool(x: jax.Array, kind: str) -> jax.Array:
     if kind == "l2":
         square = (first**2 + second**2 + third**2 + fourth**2) / 4
         # The root's slope at 0 is infinite, and a `where` alone would still multiply it by 0.
-        return jnp.where(square > 0, jnp.sqrt(jnp.where(square > 0, square, 1)), 0)
+        return jnp.where(square == 0, 0, jnp.sqrt(jnp.where(square == 0, 1, square)))  # NaN stays NaN
     if kind == "max":
         # Of equal values the first in reading order gets the gradient, as in PyTorch and in XLA's own pooling,
         # whose gradient is many times slower on a CPU.
@@ -69,7 +75,7 @@ def _first_max(a, b):
 
 def luminance(image: jax.Array) -> jax.Array:
     """Luma of `[H, W, 3]`, `[H, W]`."""
-    return image @ jnp.asarray(_LUMA, image.dtype)
+    return jnp.matmul(image, jnp.asarray(_LUMA, image.dtype), precision=lax.Precision.HIGHEST)
 
 
 def match_luminance(luma: jax.Array, target: jax.Array) -> jax.Array:
@@ -91,15 +97,20 @@ def match_color(image: jax.Array, target: jax.Array) -> jax.Array:
     """`image` with the mean and covariance of `target`'s colors, in [0, 1].
 
     The linear map is `Ct^(1/2) Ci^(-1/2)`, "image analogies" of Gatys et al. 2017, 6.2. A color direction in which
-    `image` does not vary is left as it is.
+    `image` does not vary stays flat.
     """
     pixels, goal = image.reshape(-1, 3), target.reshape(-1, 3)
-    root = _matrix_power(jnp.cov(goal, rowvar=False), 0.5) @ _matrix_power(jnp.cov(pixels, rowvar=False), -0.5)
-    moved = (pixels - pixels.mean(0)) @ root.T + goal.mean(0)
+    exact = functools.partial(jnp.matmul, precision=lax.Precision.HIGHEST)
+    root = exact(_matrix_power(_covariance(goal), 0.5), _matrix_power(_covariance(pixels), -0.5))
+    moved = exact(pixels - pixels.mean(0, keepdims=True), root.T) + goal.mean(0, keepdims=True)
     return jnp.clip(moved.reshape(image.shape), 0, 1)
+
+
+def _covariance(colors):
+    return jnp.cov(colors, rowvar=False, ddof=0)  # of a single pixel: 0, not 0 / 0
 
 
 def _matrix_power(covariance, power):
     values, vectors = jnp.linalg.eigh(covariance)
     kept = values > 1e-6
-    return (vectors * jnp.where(kept, jnp.where(kept, values, 1) ** power, 0)) @ vectors.T
+    return (vectors * jnp.where(kept, jnp.where(kept, values, 1) ** power, 0)[None]) @ vectors.T

@@ -86,7 +86,7 @@ def step(
     key = jax.random.fold_in(key, count)
     loss = lambda canvas: objective(key, image_of(canvas, config))  # noqa: E731
     (total, terms), gradient = jax.value_and_grad(loss, has_aux=True)(canvas)
-    better = total < state.best_total  # false for NaN
+    better = jnp.isfinite(total) & (total < state.best_total)
     new = OptimState(
         canvas=canvas,
         gradient=gradient,

@@ -74,9 +74,7 @@ def gray_profile(exponent):
 def cmyk_profile():
     """Full cyan alone is red, full everything else black, no ink white: no plain conversion would say so."""
     white, red, black = (255, 128, 128), (136, 208, 195), (0, 128, 128)  # L a b in 8 bits
-    corners = [
-        white if i == 0 else red if i == 8 else black for i in range(16)
-    ]  # the first ink varies slowest
+    corners = [white if i == 0 else red if i == 8 else black for i in range(16)]  # the first ink varies slowest
     ramp = bytes(range(256))
     matrix = struct.pack(">9i", 65536, 0, 0, 0, 65536, 0, 0, 0, 65536)
     lut = b"mft1" + bytes(4) + bytes((4, 3, 2, 0)) + matrix + ramp * 4 + bytes(sum(corners, ())) + ramp * 3
@@ -351,12 +349,7 @@ def test_header_of_a_bomb_is_refused_before_memory_is_taken(tmp_path):
         return struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))
 
     header = struct.pack(">IIBBBBB", 60000, 60000, 8, 2, 0, 0, 0)
-    data = (
-        b"\x89PNG\r\n\x1a\n"
-        + chunk(b"IHDR", header)
-        + chunk(b"IDAT", zlib.compress(b""))
-        + chunk(b"IEND", b"")
-    )
+    data = b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(b"")) + chunk(b"IEND", b"")
     (tmp_path / "bomb.png").write_bytes(data)
     with pytest.raises(InputError, match=r"bomb\.png: Image size .*pixels"):
         images.load(tmp_path / "bomb.png")
@@ -413,9 +406,7 @@ def test_hidden_colors_do_not_bleed_into_the_edge():
     rgb[:, :15], alpha[:, :15] = (1, 0.5, 0.5), 1  # opaque pink beside transparent black
     picture = Picture(rgb, alpha)
     expected = images.resize(Picture(picture.opaque()), (12, 12)).rgb
-    np.testing.assert_allclose(
-        images.resize(picture, (12, 12)).opaque(), expected, atol=0.1
-    )  # lobes are clipped
+    np.testing.assert_allclose(images.resize(picture, (12, 12)).opaque(), expected, atol=0.1)  # lobes are clipped
 
 
 @pytest.mark.parametrize("name", ["a.bmp", "a", "a.png.txt", ".png"])

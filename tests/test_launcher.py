@@ -94,9 +94,7 @@ class Checkout:
         (self.tools / "python3").symlink_to(os.path.realpath(sys.executable))
         (self.tools / "uv").write_text(UV)
         (self.tools / "uv").chmod(0o755)
-        self.env = {
-            key: value for key, value in os.environ.items() if key not in ("PYTHONPATH", "VIRTUAL_ENV")
-        }
+        self.env = {key: value for key, value in os.environ.items() if key not in ("PYTHONPATH", "VIRTUAL_ENV")}
         self.env |= {"PATH": str(self.tools), "STATE": str(self.state)}
 
     def popen(self, *args, command="stylize", path=None, cwd="/", env=(), **options):
@@ -319,9 +317,7 @@ def test_refresh_killed_while_it_removes_the_old_environment(checkout, monkeypat
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     seen = []
-    monkeypatch.setattr(
-        module.Setup, "clear", lambda self: seen.append([self.stamp.exists(), self.marker.exists()])
-    )
+    monkeypatch.setattr(module.Setup, "clear", lambda self: seen.append([self.stamp.exists(), self.marker.exists()]))
     monkeypatch.setattr(module.Setup, "step", lambda self, *command: None)
     module.Setup(checkout.root, "stylize", "changed").make()
     assert seen == [[False, True]]  # half removed, it is neither up to date nor somebody else's
@@ -534,9 +530,7 @@ def real(request, checkout, index):
 NO_NETWORK = {
     "PIP_NO_INDEX": "1",
     "UV_OFFLINE": "1",
-    **dict.fromkeys(
-        ("http_proxy", "https_proxy", "HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY"), "http://127.0.0.1:9"
-    ),
+    **dict.fromkeys(("http_proxy", "https_proxy", "HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY"), "http://127.0.0.1:9"),
 }
 
 
@@ -589,9 +583,7 @@ def test_real_set_up_killed_half_way(real):
 def test_lock_is_hashed_and_covers_the_dependencies():
     requirements = pytest.importorskip("packaging.requirements")
     project = tomllib.loads((REPO / "pyproject.toml").read_text())["project"]
-    locked = dict(
-        re.findall(r"^([\w.-]+)==(\S+).*\n +--hash=sha256:[0-9a-f]{64}\b", lock_text(), re.MULTILINE)
-    )
+    locked = dict(re.findall(r"^([\w.-]+)==(\S+).*\n +--hash=sha256:[0-9a-f]{64}\b", lock_text(), re.MULTILINE))
     assert len(locked) == len(re.findall(r"^\w", lock_text(), re.MULTILINE))
     for line in project["dependencies"] + project["optional-dependencies"]["test"]:
         wanted = requirements.Requirement(line)

@@ -68,9 +68,7 @@ def test_canonical_files_bytes_repeat(tmp_path):
 
 
 def test_metadata_is_one_key_of_sorted_json(tmp_path):
-    weights.save_safetensors(
-        tmp_path / "a", network(4, 5), origin="ours", licence="free", source_sha256="12ab"
-    )
+    weights.save_safetensors(tmp_path / "a", network(4, 5), origin="ours", licence="free", source_sha256="12ab")
     with safetensors.safe_open(tmp_path / "a", "np") as file:
         metadata = file.metadata()
     assert metadata.keys() == {"jnst"}
@@ -186,9 +184,7 @@ def test_npz_that_is_no_vgg_is_refused(tmp_path, changes, message):
 
 def test_npz_without_a_layer_says_what_was_expected(tmp_path):
     path = saved(tmp_path / "a.npz", {"other": np.zeros(3)})
-    with pytest.raises(
-        InputError, match=r"a\.npz: no layer found; expected arrays such as block1_conv1/kernel"
-    ):
+    with pytest.raises(InputError, match=r"a\.npz: no layer found; expected arrays such as block1_conv1/kernel"):
         weights.load(path)
 
 

@@ -3,6 +3,7 @@
 import time
 
 from jnst import api
+from jnst.config import StylizeConfig
 from jnst.tasks import stylize as task
 
 __all__ = ["describe"]
@@ -11,7 +12,7 @@ _PROBE = 128  # longest side of the pictures that a step is timed on
 _PROBE_STEPS = 3
 
 
-def describe(inputs: api.Inputs, config, prepared: task.Prepared, compile_seconds: float) -> str:
+def describe(inputs: api.Inputs, config: StylizeConfig, prepared: task.Prepared, compile_seconds: float) -> str:
     """Size, memory and time, in lines. Memory is the compiled program's own account; time is that of a step on a
     small copy of the pictures, scaled by the number of pixels."""
     width, height = inputs.content.size

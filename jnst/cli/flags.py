@@ -86,7 +86,7 @@ def _preset(name):
     return path
 
 
-def to_config(config: type, values: flags.FlagValues):
+def to_config(config: type, values: flags.FlagValues) -> object:
     """The parsed flags as a config; `~` stands for the home folder in every path."""
     chosen = {field.name: values[field.name].value for field in dataclasses.fields(config)}
     for name in PATHS & chosen.keys():

@@ -1,7 +1,6 @@
 """`stylize`: two pictures in, one out."""
 
 import os
-import signal
 import sys
 import time
 import traceback
@@ -11,6 +10,7 @@ from absl import flags as absl_flags
 
 from jnst import bundled, files
 from jnst.cli import flags
+from jnst.cli.interrupt import Interrupt
 from jnst.config import StylizeConfig, check, split_list
 from jnst.errors import InputError
 from jnst.version import __version__
@@ -52,7 +52,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         if values.version:
             print(f"jnst {__version__}")
             return DONE
-        with _Interrupt() as interrupt:
+        with Interrupt() as interrupt:
             return _stylize(flags.to_config(StylizeConfig, values), interrupt, dry_run=values.dry_run)
     except InputError as error:
         return flags.fail(error)
@@ -195,46 +195,6 @@ def _summary(inputs, config):
 
 def _say(line):
     print(f"jnst: {line}", file=sys.stderr, flush=True)
-
-
-class _Interrupt:
-    """Ctrl-C stops the preparation at once and asks the run to stop after its step; a second one stops that at once.
-
-    What is raised within a callback from C (jax has one at each garbage collection) is lost: so what was seen is kept.
-    """
-
-    seen = False
-    running = False
-
-    def begin(self):
-        """From here on there is a picture that the first Ctrl-C must not lose."""
-        self.running = True
-        if self.seen:
-            raise KeyboardInterrupt
-
-    def __enter__(self):
-        try:
-            self._before = signal.signal(signal.SIGINT, self._note)
-        except ValueError:  # not in the main thread: nobody's Ctrl-C comes here
-            self._before = None
-        self._hook = sys.unraisablehook
-        sys.unraisablehook = self._unraisable
-        return self
-
-    def _unraisable(self, lost):
-        if not isinstance(lost.exc_value, KeyboardInterrupt):
-            self._hook(lost)
-
-    def _note(self, number, frame):
-        again, self.seen = self.seen, True
-        if again or not self.running:
-            raise KeyboardInterrupt
-        _say("stopping after this step; Ctrl-C again stops at once")
-
-    def __exit__(self, *error):
-        sys.unraisablehook = self._hook
-        if self._before is not None:
-            signal.signal(signal.SIGINT, self._before)
 
 
 if __name__ == "__main__":

@@ -70,7 +70,7 @@ def _layer(params, x, name, pooling, padding):
     """One convolution with what stands before it: the mean's subtraction or a pooling."""
     kernel, bias = params[name]["kernel"], params[name]["bias"]
     if name == "conv1_1":
-        x = (x - params["mean"].astype(x.dtype)).astype(kernel.dtype)
+        x = (x - params["mean"].astype(x.dtype)[None, None]).astype(kernel.dtype)
     elif name.endswith("_1"):
         x = ops.pool(x, pooling)
     return conv3x3(x, kernel, bias, padding=padding)
@@ -92,8 +92,9 @@ def standardize(
         ys = [_layer(params, x, name, pooling, padding) for x in xs]
         count = sum(y[..., 0].size for y in ys)
         mean = sum(y.sum((0, 1)) for y in ys) / count
-        variance = sum(((y - mean) ** 2).sum() for y in ys) / (count * mean.size)
+        variance = sum(((y - mean[None, None]) ** 2).sum() for y in ys) / (count * mean.size)
         scale = jnp.where(variance > 0, 1 / jnp.sqrt(jnp.where(variance > 0, variance, 1)), 1)
         out[name] = {"kernel": params[name]["kernel"] * scale, "bias": params[name]["bias"]}
-        xs = [jax.nn.relu((y - params[name]["bias"]) * scale + params[name]["bias"]) for y in ys]
+        bias = params[name]["bias"][None, None]
+        xs = [jax.nn.relu((y - bias) * scale + bias) for y in ys]
     return out

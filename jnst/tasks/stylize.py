@@ -155,8 +155,8 @@ def prepare(
         optimizer=config.optimizer, projection=config.projection, canvas_scale=config.canvas_scale
     )
     start = _start(key, content, params["mean"], config) if init is None else jnp.asarray(init, dtype)
-    state = optimize.init(start * config.canvas_scale, rates, optimizer)
-    state = jax.tree.map(lambda leaf: jnp.array(leaf, copy=True), state)  # donated: nothing else may hold a buffer
+    # A buffer of its own: the state is donated.
+    state = optimize.init(jnp.array(start * config.canvas_scale, copy=True), rates, optimizer)
     chunk = 1 if _platform(content) == "cpu" else ON_DEVICE
     steps = () if chunk == 1 else (jnp.int32(1),)
     arguments = (params, targets, weights, rates)
@@ -270,7 +270,7 @@ def _finish(image, *, original, config):
 def _start(key, content, mean, config):
     if config.init == "content":
         return content
-    noise = mean + jax.random.uniform(key, content.shape, content.dtype, -NOISE, NOISE)
+    noise = mean[None, None] + jax.random.uniform(key, content.shape, content.dtype, -NOISE, NOISE)
     if config.init == "noise":
         return noise
     return config.noise_ratio * noise + (1 - config.noise_ratio) * content

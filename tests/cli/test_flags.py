@@ -32,9 +32,7 @@ def test_defaults_are_those_of_the_dataclass():
 
 
 def test_values_are_read_by_their_kind():
-    config = parsed(
-        "--size=64", "--style_weight", "2.5", "-tv=l1", "--canvas_scale=255", "--learning_rate=1e-3"
-    )
+    config = parsed("--size=64", "--style_weight", "2.5", "-tv=l1", "--canvas_scale=255", "--learning_rate=1e-3")
     assert (config.size, config.style_weight, config.tv, config.canvas_scale) == (64, 2.5, "l1", 255)
     assert config.learning_rate == 0.001
 

@@ -149,9 +149,7 @@ def test_same_seed_same_bytes_other_seed_other_bytes(here):
 def test_save_every_numbers_pictures_between(here):
     assert call(*PICTURES, *SMALL, "--save_every=2", "--output=out/o.png") == 0
     assert listed(here / "out") == ["o-000002.png", "o-000004.png", "o.flags", "o.json", "o.png"]
-    found = [
-        np.asarray(Image.open(here / "out" / name), int) for name in ("o-000002.png", "o-000004.png", "o.png")
-    ]
+    found = [np.asarray(Image.open(here / "out" / name), int) for name in ("o-000002.png", "o-000004.png", "o.png")]
     assert all((one != other).any() for one, other in zip(found, found[1:], strict=False))
     assert [row["step"] for row in read_json("out/o.json")["trace"]] == [0, 2, 4, 5]
 
@@ -322,9 +320,9 @@ BAD = {
     "output is a folder": (["--output=folder.png"], "--output=folder.png: is a folder"),
     "output name too long": (["--output=" + "a" * 300 + ".png"], "name too long"),
     "record is a folder": (["--output=taken.png"], "taken.json: is a folder"),
-    "output is the content": (["--output=photo.png"], "--output=photo.png: is one of the pictures read"),
-    "output is a style": (["--output=sub/../painting.png"], "is one of the pictures read"),
-    "output is the start": (["--init=cut.png", "--output=cut.png"], "is one of the pictures read"),
+    "output is the content": (["--output=photo.png"], "--output=photo.png: would replace photo.png"),
+    "output is a style": (["--output=sub/../painting.png"], "would replace"),
+    "output is the start": (["--init=cut.png", "--output=cut.png"], "would replace"),
     "no flagfile": (["--flagfile=nothing.flags"], "--flagfile=nothing.flags: no such file; presets: "),
     "recursive flagfile": (["--flagfile=loop.flags"], "loop.flags"),
     "binary flagfile": (["--flagfile=binary.flags"], "--flagfile"),
@@ -339,6 +337,11 @@ BAD = {
     ),
     "layer weight": (["--style_layers=relu1_1:nan"], "--style_layers=relu1_1:nan"),
     "no layer": (["--style_layers="], "--style_layers"),
+    "an intermediate is the content": (
+        ["--content=o-000002.png", "--output=o.png", "--save_every=1"],
+        "would replace o-000002.png",
+    ),
+    "a name that is no text": (["--output=out/\udcff.png"], "expected a file name in UTF-8"),
     "picture too small": (
         ["--weights=tiny.st", "--style_layers=relu5_1", "--size=15"],
         "needs at least 16 on each side",
@@ -366,6 +369,7 @@ def troubled(here, tiny_file):
     (here / "text.png").write_text("These are words, and not a picture.\n")
     (here / "empty.png").write_bytes(b"")
     Image.new("L", (16384, 16)).save(here / "wide.png")
+    (here / "o-000002.png").write_bytes((here / "photo.png").read_bytes())
     noise = Image.effect_noise((64, 64), 50)
     for ending in ("png", "tif"):
         noise.save(here / f"cut.{ending}")

@@ -1,0 +1,46 @@
+"""Ctrl-C without losing a picture."""
+
+import signal
+import sys
+
+__all__ = ["Interrupt"]
+
+
+class Interrupt:
+    """Ctrl-C stops the preparation at once and asks the run to stop after its step; a second one stops that at once.
+
+    What is raised within a callback from C (jax has one at each garbage collection) is lost: so what was seen is kept.
+    """
+
+    seen = False
+    running = False
+
+    def begin(self):
+        """From here on there is a picture that the first Ctrl-C must not lose."""
+        self.running = True
+        if self.seen:
+            raise KeyboardInterrupt
+
+    def __enter__(self):
+        try:
+            self._before = signal.signal(signal.SIGINT, self._note)
+        except ValueError:  # not in the main thread: nobody's Ctrl-C comes here
+            self._before = None
+        self._hook = sys.unraisablehook
+        sys.unraisablehook = self._unraisable
+        return self
+
+    def _unraisable(self, lost):
+        if not isinstance(lost.exc_value, KeyboardInterrupt):
+            self._hook(lost)
+
+    def _note(self, number, frame):
+        again, self.seen = self.seen, True
+        if again or not self.running:
+            raise KeyboardInterrupt
+        print("jnst: stopping after this step; Ctrl-C again stops at once", file=sys.stderr, flush=True)
+
+    def __exit__(self, *error):
+        sys.unraisablehook = self._hook
+        if self._before is not None:
+            signal.signal(signal.SIGINT, self._before)

@@ -1,0 +1,72 @@
+"""What all tests share: strict shapes, one compilation cache for the session, a tiny network, the shared data."""
+
+import os
+import shutil
+import tempfile
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+import reference
+
+_CACHE = pytest.StashKey[str]()
+
+
+def pytest_configure(config):
+    # Before anything is compiled: jax looks at the cache folder only once. Commands that tests start inherit it,
+    # and nobody's own cache is touched.
+    folder = config.stash[_CACHE] = tempfile.mkdtemp(prefix="jnst-tests-")
+    os.environ["JNST_CACHE"] = folder
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    jax.config.update("jax_compilation_cache_dir", os.path.join(folder, "xla"))
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)
+    # [C] against [H, W, C] is right by luck where H, W and C are alike: broadcasting is spelled out.
+    jax.config.update("jax_numpy_rank_promotion", "raise")
+
+
+def pytest_unconfigure(config):
+    shutil.rmtree(config.stash[_CACHE], ignore_errors=True)
+
+
+@pytest.fixture
+def x64():
+    """64-bit numbers within one test."""
+    with jax.enable_x64(True):
+        yield
+
+
+@pytest.fixture(scope="session")
+def shared():
+    """The folder with real weights and pictures that lies beside the checkout on our machines."""
+    folder = Path(__file__).resolve().parents[2] / "shared"
+    if not folder.is_dir():
+        pytest.skip(f"{folder} is not here: real weights and pictures are not part of the repo")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def tiny():
+    """VGG-19 with 4 to 8 channels and random biases, all 16 layers, float32 numpy."""
+    return reference.random_params((4, 5, 6, 7, 8), seed=0)
+
+
+@pytest.fixture(scope="session")
+def tiny_file(tiny, tmp_path_factory):
+    """The tiny network as a canonical weights file."""
+    from jnst import weights
+
+    path = tmp_path_factory.mktemp("weights") / "tiny.safetensors"
+    weights.save_safetensors(path, tiny, origin="random", licence="none")
+    return str(path)
+
+
+@pytest.fixture(scope="session")
+def pictures():
+    """Two smooth pictures in [0.1, 0.9], `[16, 16, 3]` and `[12, 20, 3]` float32."""
+    return reference.smooth_picture(16, 16, seed=1), reference.smooth_picture(12, 20, seed=2)
+
+
+@pytest.fixture
+def rng():
+    return np.random.default_rng(0)

@@ -1,0 +1,230 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import reference
+
+from jnst import images, weights
+from jnst.config import BLOCKS, PADDINGS, POOLINGS
+from jnst.nets import vgg
+
+features = jax.jit(vgg.features, static_argnames=("layers", "pooling", "padding"))
+standardize = jax.jit(vgg.standardize, static_argnames=("layers", "pooling", "padding"))
+DEEP = ("conv1_1", "relu1_2", "relu2_1", "conv3_1", "relu3_1")
+
+
+def _float64(tree):
+    return jax.tree.map(lambda leaf: jnp.asarray(leaf, jnp.float64), tree)
+
+
+def _up_to(params, last):
+    return {name: params[name] for name in ("mean", *vgg.convolutions([last]))}
+
+
+@pytest.mark.parametrize(("pooling", "padding"), [*zip(POOLINGS, PADDINGS, strict=True)])
+def test_features_equal_the_reference(x64, tiny, pooling, padding):
+    image = reference.smooth_picture(11, 13, seed=3)  # odd, and odd again once halved
+    ours = features(_float64(_up_to(tiny, "relu3_1")), _float64(image), DEEP, pooling=pooling, padding=padding)
+    expected = reference.features(tiny, image, DEEP, pooling, padding)
+    assert ours.keys() == set(DEEP)
+    for layer in DEEP:
+        np.testing.assert_allclose(ours[layer], expected[layer], rtol=1e-11, atol=1e-12, err_msg=layer)
+
+
+@pytest.mark.slow
+def test_all_sixteen_layers_equal_the_reference(x64, tiny):
+    image = reference.smooth_picture(17, 34, seed=4)
+    names = tuple(kind + name[4:] for name in vgg.convolutions() for kind in ("conv", "relu"))
+    assert len(names) == 32
+    ours = features(_float64(tiny), _float64(image), names, pooling="max", padding="zeros")
+    expected = reference.features(tiny, image, names, "max", "zeros")
+    for layer in names:
+        np.testing.assert_allclose(ours[layer], expected[layer], rtol=1e-9, atol=1e-10, err_msg=layer)
+
+
+def test_float32_features_are_right_to_a_hundred_thousandth(tiny, pictures):
+    with jax.default_matmul_precision("highest"):
+        ours = features(_up_to(tiny, "relu3_1"), pictures[0], DEEP)
+    expected = reference.features(tiny, pictures[0], DEEP, "max", "zeros")
+    for layer in DEEP:
+        assert ours[layer].dtype == jnp.float32
+        np.testing.assert_allclose(ours[layer], expected[layer], rtol=0, atol=1e-5 * np.abs(expected[layer]).max())
+
+
+def test_real_weights_on_a_real_picture_equal_the_reference(shared):
+    path = shared / "weights" / "vgg19_caffe_conv1_1-conv3_4.npz"
+    if not path.is_file():
+        pytest.skip(f"{path} is not here")
+    image = images.load(shared / "images" / "content" / "louvre.jpg")
+    image = images.resize(image, images.fit(image.size, 64)).rgb
+    layers = ("relu1_1", "relu2_1", "relu3_1", "conv3_4")
+    with jax.default_matmul_precision("highest"):
+        ours = features(weights.read_npz(path).params, image, layers)
+    # As the network was trained: blue first, 0..255, minus the published mean; nothing folded, nothing reversed.
+    raw = {"mean": np.array([103.939, 116.779, 123.68])}
+    with np.load(path) as arrays:
+        for name in reference.LAYERS[:8]:
+            keras = f"block{name[4]}_conv{name[6]}"
+            raw[name] = {part: arrays[f"{keras}/{part}"] for part in ("kernel", "bias")}
+    expected = reference.features(raw, 255 * image[..., ::-1].astype(np.float64), layers, "max", "zeros")
+    for layer in layers:
+        np.testing.assert_allclose(ours[layer], expected[layer], rtol=0, atol=1e-5 * np.abs(expected[layer]).max())
+
+
+def test_shapes_halve_from_block_to_block_and_odd_sides_floor():
+    widths = (4, 5, 6, 7, 8)
+    params = reference.random_params(widths, seed=0)
+    layers = [f"{kind}{block}_{BLOCKS[block - 1]}" for block in range(1, 6) for kind in ("conv", "relu")]
+    found = jax.eval_shape(lambda x: vgg.features(params, x, layers), jax.ShapeDtypeStruct((35, 64, 3), jnp.float32))
+    sides = dict(zip(range(1, 6), [(35, 64), (17, 32), (8, 16), (4, 8), (2, 4)], strict=True))
+    for layer in layers:
+        block = int(layer[4])
+        assert found[layer].shape == (*sides[block], widths[block - 1]), layer
+
+
+def test_conv_is_before_the_rectifier_and_relu_after_it(tiny, pictures):
+    found = features(_up_to(tiny, "relu4_1"), pictures[0], ("conv4_1", "relu4_1"))
+    assert found["conv4_1"].min() < 0
+    np.testing.assert_array_equal(found["relu4_1"], np.maximum(found["conv4_1"], 0))
+
+
+@pytest.mark.slow
+def test_asking_for_one_layer_gives_what_asking_for_many_gives(x64, tiny, pictures):
+    params, image = _float64(_up_to(tiny, "relu3_1")), _float64(pictures[0])
+    many = features(params, image, DEEP)
+    alone = features(params, image, ("relu2_1",))
+    assert list(alone) == ["relu2_1"]
+    np.testing.assert_allclose(alone["relu2_1"], many["relu2_1"], rtol=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("layers", "count"),
+    [(["conv1_1"], 1), (["relu2_2"], 4), (["relu4_2", "conv1_2"], 10), (["relu5_4"], 16), (["relu1_1", "relu1_2"], 2)],
+)
+def test_computes_no_deeper_than_asked_and_needs_no_more_weights(tiny, layers, count):
+    params = _up_to(tiny, max(layers, key=lambda layer: layer[4:]))
+    assert len(params) == count + 1
+    image = jax.ShapeDtypeStruct((16, 16, 3), jnp.float32)
+    jaxpr = jax.make_jaxpr(lambda params, x: vgg.features(params, x, layers))(params, image)
+    assert str(jaxpr).count("= conv_general_dilated[") == count
+
+
+def test_missing_weights_are_named(tiny):
+    params = {name: tiny[name] for name in tiny if name != "conv2_1"}
+    with pytest.raises(KeyError, match="conv2_1"):
+        jax.eval_shape(lambda x: vgg.features(params, x, ["relu2_2"]), jax.ShapeDtypeStruct((8, 8, 3), jnp.float32))
+
+
+def test_convolutions_without_layers_are_all_sixteen_in_order():
+    assert list(vgg.convolutions()) == reference.LAYERS
+
+
+@pytest.mark.slow
+def test_vmapped_over_images_equals_looped(x64, tiny):
+    params = _float64(_up_to(tiny, "relu2_1"))
+    batch = jnp.stack([_float64(reference.smooth_picture(8, 10, seed)) for seed in (5, 6, 7)])
+    run = lambda image: vgg.features(params, image, ("relu2_1",))["relu2_1"]  # noqa: E731
+    looped = jnp.stack([features(params, image, ("relu2_1",))["relu2_1"] for image in batch])
+    np.testing.assert_allclose(jax.jit(jax.vmap(run))(batch), looped, rtol=1e-12, atol=1e-14)
+
+
+@pytest.mark.slow
+def test_vmapped_over_params_equals_looped(x64):
+    nets = [_float64(_up_to(reference.random_params((4, 5, 6, 7, 8), seed), "relu2_1")) for seed in (1, 2)]
+    image = _float64(reference.smooth_picture(8, 10, seed=5))
+    run = lambda params: vgg.features(params, image, ("relu2_1",))["relu2_1"]  # noqa: E731
+    stacked = jax.tree.map(lambda *leaves: jnp.stack(leaves), *nets)
+    looped = jnp.stack([features(params, image, ("relu2_1",))["relu2_1"] for params in nets])
+    np.testing.assert_allclose(jax.jit(jax.vmap(run))(stacked), looped, rtol=1e-12, atol=1e-14)
+
+
+@pytest.mark.slow
+def test_gradient_with_respect_to_the_image_is_a_finite_difference(x64, tiny, rng):
+    params = _float64(_up_to(tiny, "relu2_1"))
+    image = reference.smooth_picture(8, 10, seed=5).astype(np.float64)
+    weight = jnp.asarray(rng.standard_normal((4, 5, 5)))
+    score = lambda image: jnp.sum(weight * vgg.features(params, image, ("relu2_1",))["relu2_1"])  # noqa: E731
+    gradient = np.asarray(jax.jit(jax.grad(score))(jnp.asarray(image)))
+    direction = rng.standard_normal(image.shape)
+
+    def slow(image):
+        return np.sum(np.asarray(weight) * reference.features(tiny, image, ["relu2_1"], "max", "zeros")["relu2_1"])
+
+    slope = reference.numeric_slope(slow, image, direction)
+    np.testing.assert_allclose(np.sum(gradient * direction), slope, rtol=1e-6)
+
+
+@pytest.mark.slow
+def test_bfloat16_kernels_give_bfloat16_features_near_the_float32_ones(tiny, pictures):
+    params = _up_to(tiny, "relu3_1")
+    exact = features(params, pictures[0], DEEP)
+    half = jax.tree.map(lambda leaf: jnp.asarray(leaf, jnp.bfloat16), params) | {"mean": params["mean"]}
+    rounded = features(half, pictures[0], DEEP)
+    for layer in DEEP:
+        assert rounded[layer].dtype == jnp.bfloat16
+        error = np.abs(np.asarray(rounded[layer], np.float32) - exact[layer]).max() / np.abs(exact[layer]).max()
+        assert 0 < error < 0.05, layer
+
+
+def test_the_mean_is_subtracted_before_the_padding(x64, tiny):
+    image = reference.smooth_picture(6, 6, seed=8)
+    ours = np.asarray(features(_float64(_up_to(tiny, "conv1_1")), _float64(image), ("conv1_1",))["conv1_1"])
+    right = reference.features(tiny, image, ["conv1_1"], "max", "zeros")["conv1_1"]
+    kernel, bias = (np.asarray(tiny["conv1_1"][part], np.float64) for part in ("kernel", "bias"))
+    folded = reference.conv3x3(
+        image.astype(float), kernel, bias - np.einsum("ijco,c->o", kernel, tiny["mean"]), "zeros"
+    )
+    border = np.ones((6, 6), bool)
+    border[1:-1, 1:-1] = False
+    np.testing.assert_allclose(folded[~border], right[~border], rtol=1e-5)  # the test's own check: same inside
+    assert np.abs(folded[border] - right[border]).min(axis=0).max() > 0.01  # and wrong along the border
+    np.testing.assert_allclose(ours, right, rtol=1e-11, atol=1e-13)
+
+
+@pytest.mark.parametrize("padding", PADDINGS)
+@pytest.mark.parametrize("layers", [("relu1_1",), ("conv2_2", "relu1_1"), ("relu4_1",)])
+def test_min_size_is_exact(tiny, layers, padding):
+    least = vgg.min_size(layers, padding)
+    found = jax.eval_shape(
+        lambda x: vgg.features(tiny, x, layers, padding=padding), jax.ShapeDtypeStruct((least, least, 3), jnp.float32)
+    )
+    assert all(min(found[layer].shape) >= 1 for layer in layers)
+    reference.features(tiny, np.zeros((least, least, 3)), layers, "max", padding)
+    if least > 1:
+        with pytest.raises(ValueError, match="no pixel left|nothing to reflect"):
+            reference.features(tiny, np.zeros((least - 1, least, 3)), layers, "max", padding)
+
+
+def test_min_size_looks_at_the_deepest_layer():
+    assert vgg.min_size(["relu5_1", "relu1_1"]) == 16
+    assert vgg.min_size(["relu1_1", "conv5_4"], "reflect") == 32
+
+
+@pytest.fixture(scope="module")
+def uneven():
+    return [reference.smooth_picture(*size, seed=9) for size in ((12, 9), (8, 16))]
+
+
+@pytest.mark.parametrize(
+    ("pooling", "padding", "last"),
+    [("avg", "zeros", "conv1_2"), pytest.param("max", "reflect", "conv2_1", marks=pytest.mark.slow)],
+)
+def test_standardize_gives_unit_variance_over_all_pictures_in_a_later_call(x64, tiny, uneven, pooling, padding, last):
+    how = {"pooling": pooling, "padding": padding}
+    params, uneven, layers = _float64(_up_to(tiny, last)), _float64(uneven), vgg.convolutions([last])
+    scaled = standardize(params, uneven, (last,), **how)
+    assert jax.tree.structure(scaled) == jax.tree.structure(params)
+    runs = [features(scaled, image, layers, **how) for image in uneven]
+    for layer in layers:
+        values = np.concatenate([np.asarray(run[layer]).reshape(-1, run[layer].shape[-1]) for run in runs])
+        np.testing.assert_allclose(values.var(0).mean(), 1, rtol=1e-10, err_msg=layer)
+        np.testing.assert_array_equal(scaled[layer]["bias"], tiny[layer]["bias"])
+        ratio = np.asarray(scaled[layer]["kernel"]) / tiny[layer]["kernel"]
+        assert np.ptp(ratio) < 1e-9 * ratio.max()  # one factor for the whole kernel
+
+
+def test_standardize_leaves_filters_that_see_nothing_finite(tiny, uneven):
+    params = _up_to(tiny, "conv2_1")
+    params["conv1_2"] = jax.tree.map(np.zeros_like, params["conv1_2"])
+    scaled = standardize(params, uneven, ("conv2_1",))
+    assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(scaled))

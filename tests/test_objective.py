@@ -1,0 +1,210 @@
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import reference
+
+from jnst import objective
+from jnst.config import NORMALIZATIONS, ObjectiveSpec
+from jnst.nets import vgg
+from jnst.types import Targets, Weights
+
+CONTENT, STYLE = ("conv2_1", "relu1_2"), ("relu1_1", "relu2_1")
+
+# Every normalization, every pooling, every padding, both total variations.
+SPECS = [
+    ObjectiveSpec(
+        content_layers=CONTENT, style_layers=STYLE, normalization=kind, pooling=pooling, padding=padding, tv=tv
+    )
+    for kind, pooling, padding, tv in [
+        ("relative", "max", "zeros", "l2"),
+        ("course", "avg", "zeros", "l1"),
+        ("gatys", "l2", "reflect", "l2"),
+        ("neural_style", "max", "replicate", "l1"),
+    ]
+]
+SLOW = {"course", "neural_style"}  # their formulas are in test_losses.py too
+every_spec = pytest.mark.parametrize(
+    "spec",
+    [pytest.param(spec, marks=[pytest.mark.slow] if spec.normalization in SLOW else []) for spec in SPECS],
+    ids=lambda spec: spec.normalization,
+)
+WEIGHTS = Weights(1.5, 40.0, 0.25, np.array([0.3, 0.9]), np.array([0.2, 0.8]))
+
+targets_of = jax.jit(objective.style_targets, static_argnames="spec")
+terms_and_gradient = jax.jit(
+    jax.value_and_grad(objective.style_objective, argnums=1, has_aux=True), static_argnames="spec"
+)
+
+
+@functools.partial(jax.jit, static_argnames="spec")
+def whole(params, content, styles, mix, image, weights, spec):
+    """Targets, terms and gradient in one program: compiling takes most of these tests' time."""
+    targets = objective.style_targets(params, content, styles, mix, spec)
+    run = jax.value_and_grad(objective.style_objective, argnums=1, has_aux=True)
+    return run(params, image, targets, weights, spec)
+
+
+def terms_of(*arguments, spec):
+    return terms_and_gradient(*arguments, spec=spec)[0]
+
+
+def _float64(tree):
+    return jax.tree.map(lambda leaf: jnp.asarray(leaf, jnp.float64), tree)
+
+
+@pytest.fixture(scope="module")
+def params(tiny):
+    return {name: tiny[name] for name in ("mean", *vgg.convolutions(CONTENT))}
+
+
+@pytest.fixture(scope="module")
+def scene():
+    """A content image, two styles of one size, their shares, and an image to judge."""
+    picture = reference.smooth_picture
+    return picture(7, 9, 1), [picture(8, 6, 2), picture(8, 6, 3)], np.array([0.3, 0.7]), picture(7, 9, 4)
+
+
+def _run(params, scene, spec):
+    return whole(_float64(params), *_float64(scene), _float64(WEIGHTS), spec=spec)
+
+
+def _slow(params, scene, spec):
+    content, styles, mix, image = scene
+    return reference.objective(params, image, content, styles, mix, WEIGHTS, spec)
+
+
+def test_the_specs_reach_every_choice():
+    assert {spec.normalization for spec in SPECS} == set(NORMALIZATIONS)
+    assert len({spec.pooling for spec in SPECS}) == len({spec.padding for spec in SPECS}) == 3
+
+
+@every_spec
+def test_terms_equal_the_reference_and_add_up(x64, params, scene, spec):
+    (loss, terms), _ = _run(params, scene, spec)
+    expected = _slow(params, scene, spec)
+    assert set(terms) == {"total", "content", "style", "tv"}
+    for name, value in expected.items():
+        np.testing.assert_allclose(terms[name], value, rtol=1e-10, err_msg=name)
+    np.testing.assert_allclose(terms["total"], sum(expected.values()), rtol=1e-10)
+    assert loss == terms["total"]
+
+
+@every_spec
+def test_gradient_is_a_finite_difference_of_the_reference(x64, params, scene, spec, rng):
+    content, styles, mix, image = scene
+    image = image.astype(np.float64)
+    _, gradient = _run(params, scene, spec)
+    total = lambda image: sum(_slow(params, (content, styles, mix, image), spec).values())  # noqa: E731
+    for _ in range(3):
+        direction = rng.standard_normal(image.shape)
+        slope = reference.numeric_slope(total, image, direction)
+        np.testing.assert_allclose(np.sum(np.asarray(gradient) * direction), slope, rtol=1e-5)
+
+
+@pytest.mark.slow
+def test_float32_is_right_to_a_ten_thousandth(params, scene):
+    content, styles, mix, image = scene
+    spec = SPECS[0]
+    with jax.default_matmul_precision("highest"):
+        (_, terms), _ = whole(params, content, styles, mix.astype(np.float32), image, WEIGHTS, spec=spec)
+    for name, value in _slow(params, scene, spec).items():
+        assert terms[name].dtype == jnp.float32
+        np.testing.assert_allclose(terms[name], value, rtol=1e-4, err_msg=name)
+
+
+def test_the_content_image_in_its_own_style_costs_nothing_but_variation(x64, params, scene):
+    image, spec = scene[0], SPECS[0]
+    found = reference.features(params, image, (*CONTENT, *STYLE), spec.pooling, spec.padding)
+    targets = Targets(
+        content={layer: found[layer] for layer in CONTENT},
+        style={layer: reference.gram(found[layer], spec.normalization) for layer in STYLE},
+    )
+    _, terms = terms_of(*_float64((params, image, targets, WEIGHTS)), spec=spec)
+    assert terms["content"] < 1e-20
+    assert terms["style"] < 1e-20
+    assert terms["tv"] > 0
+
+
+def test_linear_in_each_weight(x64, params, scene):
+    spec = SPECS[0]
+    wide, (content, styles, mix, image) = _float64((params, scene))
+    targets = targets_of(wide, content, styles, mix, spec=spec)
+    nothing = jax.tree.map(jnp.zeros_like, _float64(WEIGHTS))
+    ones = jax.tree.map(jnp.ones_like, nothing)
+    run = lambda **changed: terms_of(wide, image, targets, ones._replace(**changed), spec=spec)[1]  # noqa: E731
+    base = run()
+    assert float(terms_of(wide, image, targets, nothing, spec=spec)[0]) == 0
+    for name in ("content", "style", "tv"):
+        tripled = run(**{name: jnp.float64(3)})
+        for term in ("content", "style", "tv"):
+            np.testing.assert_allclose(tripled[term], base[term] * (3 if term == name else 1), rtol=1e-12)
+    for name in ("content", "style"):
+        each = [run(**{name + "_layers": jnp.zeros(2).at[layer].set(2.0)})[name] for layer in (0, 1)]
+        assert min(each) > 0
+        np.testing.assert_allclose(sum(each), 2 * base[name], rtol=1e-12)
+
+
+def test_styles_blend_by_the_weighted_sum_of_their_grams(x64, params, scene):
+    spec = SPECS[0]
+    content, styles, mix, _ = scene
+    ours = targets_of(*_float64((params, content, styles, mix)), spec=spec).style
+    for layer in STYLE:
+        grams = [
+            reference.gram(reference.features(params, style, [layer], "max", "zeros")[layer], "relative")
+            for style in styles
+        ]
+        np.testing.assert_allclose(ours[layer], 0.3 * grams[0] + 0.7 * grams[1], rtol=1e-10)
+
+
+@pytest.mark.slow
+def test_vmapped_over_styles_and_weights_equals_looped(x64, params, scene):
+    spec = SPECS[0]
+    wide, (content, styles, _, image) = _float64((params, scene))
+    grams = [targets_of(wide, content, styles, mix, spec=spec).style for mix in jnp.eye(2)]
+    aim = targets_of(wide, content, styles, jnp.ones(2) / 2, spec=spec).content
+    weights = _float64(WEIGHTS)._replace(style=jnp.array([1.0, 5.0]))
+    axes = (
+        Targets(content=None, style=0),
+        weights._replace(content=None, style=0, tv=None, content_layers=None, style_layers=None),
+    )
+    run = lambda targets, weights: objective.style_objective(wide, image, targets, weights, spec)[1]  # noqa: E731
+    stacked = Targets(content=aim, style=jax.tree.map(lambda *each: jnp.stack(each), *grams))
+    many = jax.jit(jax.vmap(run, in_axes=axes))(stacked, weights)
+    for index, gram in enumerate(grams):
+        one_weight = weights._replace(style=weights.style[index])
+        _, single = terms_of(wide, image, Targets(content=aim, style=gram), one_weight, spec=spec)
+        for name, value in single.items():
+            np.testing.assert_allclose(many[name][index], value, rtol=1e-12)
+
+
+@pytest.mark.parametrize("pooling", ["max", pytest.param("l2", marks=pytest.mark.slow)])
+def test_relative_on_one_gray_is_finite_with_a_finite_gradient(pooling):
+    spec = ObjectiveSpec(content_layers=("relu2_1",), style_layers=STYLE, pooling=pooling, tv="l1")
+    weights = Weights(*(np.float32(1) for _ in range(3)), np.ones(1, np.float32), np.ones(2, np.float32))
+    for bias in (0.0, 0.3):
+        params = reference.random_params((4, 5, 6, 7, 8), seed=0, bias=bias)
+        params = {name: params[name] for name in ("mean", *vgg.convolutions(["relu2_1"]))}
+        params["mean"] = np.full(3, 0.5, np.float32)
+        for shade in (0.5, 0.2):  # exactly the mean: with no bias, every feature of content and style is 0
+            gray = np.full((7, 9, 3), shade, np.float32)
+            targets = targets_of(params, gray, [gray], np.ones(1, np.float32), spec=spec)
+            for image in (gray, gray + np.float32(0.1), reference.smooth_picture(7, 9, 1)):
+                (_, terms), gradient = terms_and_gradient(params, image, targets, weights, spec=spec)
+                assert np.isfinite([float(value) for value in terms.values()]).all()
+                assert np.isfinite(gradient).all()
+                if image is gray:
+                    assert terms["content"] == terms["tv"] == 0
+                    assert terms["style"] < 1e-6
+
+
+@pytest.mark.slow
+def test_bfloat16_features_give_float32_terms_near_the_exact_ones(params, scene):
+    content, styles, mix, image = scene
+    half = jax.tree.map(lambda leaf: jnp.asarray(leaf, jnp.bfloat16), params) | {"mean": params["mean"]}
+    (_, terms), _ = whole(half, content, styles, mix.astype(np.float32), image, WEIGHTS, spec=SPECS[0])
+    for name, value in _slow(params, scene, SPECS[0]).items():
+        assert terms[name].dtype == jnp.float32
+        np.testing.assert_allclose(terms[name], value, rtol=0.05, err_msg=name)
