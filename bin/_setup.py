@@ -23,7 +23,7 @@ import tomllib
 from pathlib import Path
 
 SIZE = "about 150 MB, a minute or two"
-IMPORT_NAMES = {"absl-py": "absl", "pillow": "PIL"}
+IMPORT_NAMES = {"absl-py": "absl", "pillow": "PIL", "pytest-xdist": "xdist"}
 TAMPERED = re.compile(r"hash mismatch|do not match the hashes|hashes are required", re.IGNORECASE)
 UNREACHED = re.compile(
     r"connection|error sending request|network|dns |name resolution|timed out|proxy|failed to fetch"

@@ -14,19 +14,20 @@ _CACHE = pytest.StashKey[str]()
 
 
 def pytest_configure(config):
-    # Before anything is compiled: jax looks at the cache folder only once. Commands that tests start inherit it,
-    # and nobody's own cache is touched.
-    folder = config.stash[_CACHE] = tempfile.mkdtemp(prefix="jnst-tests-")
-    os.environ["JNST_CACHE"] = folder
+    # Before anything is compiled: jax looks at the cache folder only once. Commands that tests start inherit it, so do
+    # the workers of a parallel run, and nobody's own cache is touched.
+    if not hasattr(config, "workerinput"):
+        config.stash[_CACHE] = os.environ["JNST_CACHE"] = tempfile.mkdtemp(prefix="jnst-tests-")
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
-    jax.config.update("jax_compilation_cache_dir", os.path.join(folder, "xla"))
+    jax.config.update("jax_compilation_cache_dir", os.path.join(os.environ["JNST_CACHE"], "xla"))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)
     # [C] against [H, W, C] is right by luck where H, W and C are alike: broadcasting is spelled out.
     jax.config.update("jax_numpy_rank_promotion", "raise")
 
 
 def pytest_unconfigure(config):
-    shutil.rmtree(config.stash[_CACHE], ignore_errors=True)
+    if _CACHE in config.stash:
+        shutil.rmtree(config.stash[_CACHE], ignore_errors=True)
 
 
 @pytest.fixture

@@ -39,7 +39,7 @@ LAYERS = {
     "cli": 9,
 }
 # What the commands share.
-SHARED_BY_COMMANDS = {"flags", "progress", "report", "cache", "estimate"}
+SHARED_BY_COMMANDS = {"cache", "estimate", "flags", "interrupt", "progress", "report"}
 
 FILES = sorted(PACKAGE.rglob("*.py"))
 MODULES = [

@@ -15,7 +15,7 @@ class Interrupt:
     seen = False
     running = False
 
-    def begin(self):
+    def begin(self) -> None:
         """From here on there is a picture that the first Ctrl-C must not lose."""
         self.running = True
         if self.seen:
