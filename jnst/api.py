@@ -9,13 +9,13 @@ import jax
 import numpy as np
 
 from jnst import images, weights
-from jnst.config import StylizeConfig, check, parse_layers, parse_mix, split_list
+from jnst.config import INITS, StylizeConfig, check_config, parse_layers, split_list
 from jnst.errors import InputError
 from jnst.images import Picture
 from jnst.nets import vgg
 from jnst.tasks import stylize as task
 
-__all__ = ["Inputs", "Result", "check_config", "computing", "device_of", "prepare", "read_inputs", "shrunk", "stylize"]
+__all__ = ["Inputs", "Result", "computing", "device_of", "footprint", "prepare", "read_inputs", "shrunk", "stylize"]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -55,7 +55,9 @@ def stylize(
     content: str | Path | np.ndarray,
     style: str | Path | np.ndarray | Sequence[str | Path | np.ndarray],
     *,
-    weights: str = "random",
+    weights: str | Path = "random",
+    init: str | Path | np.ndarray = "content",
+    style_mix: str | Sequence[float] = "",
     callback: task.Callback | None = None,
     **options: object,
 ) -> Result:
@@ -63,17 +65,20 @@ def stylize(
 
     Args:
         content: A file, a bundled picture's name, or an array `[H, W, 3]` of floats in [0, 1] or of uint8.
-        style: The same, or a list of several that are blended (`style_mix="0.3,0.7"`).
+        style: The same, or a list of several that are blended.
         weights: A file, a bundled name, or `random[:SEED]`.
+        init: `content`, `noise`, `mix`, a file or an array.
+        style_mix: A share for each style, as numbers or as the command's text.
         callback: Called between steps with a `tasks.stylize.Record`; a true answer ends the run.
-        **options: Fields of `config.StylizeConfig`, named like the command's flags: `size`, `steps`, `style_weight`...
+        **options: Further fields of `config.StylizeConfig`, named like the command's flags: `size`, `steps`,
+            `style_weight`... `output` and `save_every` are the command's alone.
 
     Returns:
         The best iterate as `image`, its `trace`, and `save(path)`.
 
     Raises:
         InputError: something in the input is wrong, or the loss of the very start is not finite.
-        TypeError: an option that does not exist.
+        TypeError: an option that does not exist here.
 
     >>> content = np.linspace(0, 1, 32 * 32 * 3).reshape(32, 32, 3)
     >>> result = stylize(content, content[::-1], size=16, steps=2, style_layers="relu1_1", content_layers="relu1_1")
@@ -81,10 +86,14 @@ def stylize(
     ((16, 16, 3), [0, 2])
     """
     styles = list(style) if isinstance(style, (list, tuple)) else [style]
-    config = StylizeConfig(weights=weights, **options)
+    for name in {"output", "save_every"} & options.keys():
+        raise TypeError(f"{name}: only the command writes files; the result has save(path)")
+    mix = style_mix if isinstance(style_mix, str) else ",".join(map(str, map(float, style_mix)))
+    start = str(init) if isinstance(init, (str, Path)) else StylizeConfig.init
+    config = StylizeConfig(weights=str(weights), init=start, style_mix=mix, **options)
     check_config(config, count=len(styles))
     with computing(config):
-        inputs = read_inputs(config, content=content, styles=styles)
+        inputs = read_inputs(config, content=content, styles=styles, init=init)
         result = task.run(prepare(inputs, config), callback=callback)
     if result.image is None:
         raise InputError(
@@ -93,32 +102,20 @@ def stylize(
     return Result(picture=Picture(result.image, inputs.content.alpha), run=result, config=config)
 
 
-def check_config(config: StylizeConfig, *, count: int) -> None:
-    """Everything about a configuration that can be wrong before a file is read; `count` is the number of styles.
-
-    Raises:
-        InputError: naming the flag.
-    """
-    check(config)
-    if count < 1:
-        raise InputError("--style=: expected at least one style image")
-    parse_mix(config.style_mix, count)
-    for flag in ("content_layers", "style_layers"):
-        parse_layers(flag, getattr(config, flag))
-
-
 def read_inputs(
     config: StylizeConfig,
     *,
     content: str | Path | np.ndarray | None = None,
     styles: Sequence[str | Path | np.ndarray] | None = None,
+    init: str | Path | np.ndarray | None = None,
 ) -> Inputs:
     """Reads the backbone and the pictures and brings them to size.
 
     Args:
-        config: Its `content` and `style` are read where the next two are not given.
+        config: Its `content`, `style` and `init` are read where the next three are not given.
         content: A file or an array.
         styles: Files or arrays.
+        init: A file, an array, or one of the words that `--init` knows.
 
     Raises:
         InputError: naming the file and what is wrong with it.
@@ -139,24 +136,33 @@ def read_inputs(
         style = images.resize(style, images.fit(style.size, longest))
         _check_size("style", style, least, layers)
         found.append(style)
-    init = None
-    if config.init not in ("content", "noise", "mix"):
-        init = images.resize(_picture("init", config.init), picture.size)
-    return Inputs(content=picture, styles=tuple(found), init=init, backbone=backbone)
+    init = config.init if init is None else init
+    is_word = isinstance(init, str) and init in INITS
+    start = None if is_word else images.resize(_picture("init", init), picture.size)
+    return Inputs(content=picture, styles=tuple(found), init=start, backbone=backbone)
 
 
 def prepare(inputs: Inputs, config: StylizeConfig) -> task.Prepared:
     """Computes targets and compiles; call it and the run within `computing(config)`."""
-    return task.prepare(
-        jax.random.key(config.seed),
-        inputs.backbone.params,
-        inputs.content.opaque(),
-        [style.opaque() for style in inputs.styles],
-        config,
-        init=None if inputs.init is None else inputs.init.opaque(),
-        padding=inputs.backbone.padding,
-        standardize=inputs.backbone.standardize,
-    )
+    return task.prepare(**_arguments(inputs, config))
+
+
+def footprint(inputs: Inputs, config: StylizeConfig) -> int:
+    """Bytes that the compiled step needs on the device; compiles, but computes nothing."""
+    return task.footprint(**_arguments(inputs, config))
+
+
+def _arguments(inputs, config):
+    return {
+        "key": jax.random.key(config.seed),
+        "params": inputs.backbone.params,
+        "content": inputs.content.opaque(),
+        "styles": [style.opaque() for style in inputs.styles],
+        "config": config,
+        "init": None if inputs.init is None else inputs.init.opaque(),
+        "padding": inputs.backbone.padding,
+        "standardize": inputs.backbone.standardize,
+    }
 
 
 def shrunk(inputs: Inputs, longest: int) -> Inputs:

@@ -6,7 +6,7 @@ __all__ = ["find", "is_file", "names"]
 
 _PACKAGE = Path(__file__).resolve().parent
 # In a wheel the folders lie inside the package; in a checkout they stand beside it.
-_ROOTS = (_PACKAGE / "_bundled", _PACKAGE.parent)
+_ROOTS = (_PACKAGE / "_bundled" if (_PACKAGE / "_bundled").is_dir() else _PACKAGE.parent,)
 
 
 def find(name: str, folder: str, suffixes: tuple[str, ...] = ("",)) -> Path | None:

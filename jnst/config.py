@@ -5,7 +5,9 @@ A frozen dataclass is static under `jit`; numbers that a search varies are trace
 
 import dataclasses
 import math
-from collections.abc import Callable, Mapping
+import numbers
+import re
+from collections.abc import Callable, Iterable, Mapping
 
 from jnst.errors import InputError
 
@@ -25,6 +27,8 @@ __all__ = [
     "OptimizerConfig",
     "StylizeConfig",
     "check",
+    "check_config",
+    "join_list",
     "option_line",
     "parse_layers",
     "parse_mix",
@@ -208,22 +212,21 @@ def check(config: object) -> None:
     for field in dataclasses.fields(config):
         value, rule = getattr(config, field.name), field.metadata
         kind = type(field.default)
-        if kind is float and isinstance(value, int) and not isinstance(value, bool):
-            value = float(value)
-        if not isinstance(value, kind) or isinstance(value, bool) != (kind is bool):
-            raise InputError(f"--{field.name}={value!r}: expected {_KINDS[kind]}")
+        if not isinstance(value, _KINDS[kind][0]) or isinstance(value, bool):
+            raise InputError(f"--{field.name}={value!r}: expected {_KINDS[kind][1]}")
         problem = _range_problem(value, rule)
         if problem:
             raise InputError(f"{option_line(field.name, value)}: expected {problem}")
 
 
-_KINDS = {int: "a whole number", float: "a number", str: "text", bool: "true or false"}
+# The abstract types take in NumPy's scalars.
+_KINDS = {int: (numbers.Integral, "a whole number"), float: (numbers.Real, "a number"), str: (str, "text")}
 
 
 def _range_problem(value, rule):
     if rule["choices"] is not None:
         return None if value in rule["choices"] else "one of " + ", ".join(map(str, rule["choices"]))
-    if isinstance(value, float) and not math.isfinite(value):
+    if isinstance(value, numbers.Real) and not math.isfinite(value):
         return "a finite number"
     lower, upper, above = rule["lower"], rule["upper"], rule["above"]
     if above is not None and not value > above:
@@ -235,9 +238,32 @@ def _range_problem(value, rule):
     return None
 
 
+def check_config(config: StylizeConfig, *, count: int) -> None:
+    """Everything about a configuration that can be wrong before a file is read; `count` is the number of styles.
+
+    Raises:
+        InputError: naming the flag.
+    """
+    check(config)
+    if count < 1:
+        raise InputError("--style=: expected at least one style image")
+    parse_mix(config.style_mix, count)
+    for flag in ("content_layers", "style_layers"):
+        parse_layers(flag, getattr(config, flag))
+
+
 def split_list(text: str) -> tuple[str, ...]:
-    """`"a, b"` -> `("a", "b")`; an empty text is an empty list."""
-    return tuple(part.strip() for part in text.split(",")) if text.strip() else ()
+    r"""The parts of a comma list; an empty text is an empty list; a comma after a backslash belongs to its part.
+
+    >>> split_list(r"a, b\,c")
+    ('a', 'b,c')
+    """
+    return tuple(part.strip().replace(r"\,", ",") for part in re.split(r"(?<!\\),", text)) if text.strip() else ()
+
+
+def join_list(parts: Iterable[str]) -> str:
+    """The text that `split_list` takes apart into `parts`."""
+    return ",".join(part.replace(",", r"\,") for part in parts)
 
 
 _LAYERS = {
@@ -293,6 +319,6 @@ def _non_negative(flag, text, number):
         value = float(number)
     except ValueError:
         value = math.nan
-    if not (math.isfinite(value) and value >= 0):
-        raise InputError(f"--{flag}={text}: {number!r} is not a finite number of 0 or more")
+    if not 0 <= value <= 1e12:  # false for NaN
+        raise InputError(f"--{flag}={text}: {number!r} is not a number from 0 to 1e12")
     return value

@@ -42,7 +42,7 @@ def total_variation_loss(image: Image, kind: str, normalization: str) -> jax.Arr
     """Total variation of an image: per pixel in [0, 1] under `relative`, else the sum in units of 0..255."""
     rule = NORMALIZATIONS[normalization]
     total = ops.total_variation(image * rule.tv_unit, kind)
-    return total / (image.shape[0] * image.shape[1]) if rule.relative else total
+    return total / float(image.shape[0] * image.shape[1]) if rule.relative else total
 
 
 def _wide(x):

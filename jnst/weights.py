@@ -81,7 +81,7 @@ def load(name: str, layers: Sequence[str] = ()) -> Backbone:
         InputError: no such file, not a format that is read, damaged, or no VGG-19.
     """
     kind, _, seed = name.partition(":")
-    if kind == "random" and not bundled.is_file(name):
+    if kind == "random":  # a word is a word, whatever lies in the folder; ./random is a file
         if seed and not (seed.isdecimal() and len(seed) < 20 and int(seed) < 2**63):
             raise InputError(f"--weights={name}: expected random or random:SEED with a whole number as seed")
         return random_backbone(int(seed or 0), layers)
@@ -146,6 +146,8 @@ def save_safetensors(
         licence: Its terms.
         source_sha256: Hash of the file it was converted from.
     """
+    if padding not in PADDINGS:
+        raise InputError(f"{path}: padding {padding!r}: expected one of {', '.join(PADDINGS)}")
     _check(path, params)
     # safetensors stores a transposed view's memory as it lies, silently in the wrong order: make it contiguous.
     arrays = {"mean": np.ascontiguousarray(params["mean"], np.float32)}
@@ -219,7 +221,7 @@ def random_backbone(seed: int, layers: Sequence[str] = ()) -> Backbone:
     Random networks do transfer style (He, Wang & Hopcroft 2016; Ustyuzhaninov et al. 2016). Orthogonal filters do not
     repeat each other; a sum of 0 keeps the mean brightness, which after a rectifier is positive everywhere, from
     drowning the rest. Departures from those papers, both by looking at pictures: filters favor low frequencies
-    (`SMOOTHNESS`), and the border is replicated, because zeros beyond it leave a frame. Where there are more filters
+    (`SMOOTHNESS`), and the border is replicated, because zeros beyond it leave a broad frame. Where there are more filters
     than directions (conv1_1), they come in several orthogonal sets.
 
     Args:

@@ -39,7 +39,7 @@ def x64():
 
 @pytest.fixture(scope="session")
 def shared():
-    """The folder with real weights and pictures that lies beside the checkout on our machines."""
+    """The folder with real weights and pictures beside the checkout, where there is one."""
     folder = Path(__file__).resolve().parents[2] / "shared"
     if not folder.is_dir():
         pytest.skip(f"{folder} is not here: real weights and pictures are not part of the repo")

@@ -1,3 +1,5 @@
+from pathlib import Path
+
 import jax
 import numpy as np
 import pytest
@@ -248,3 +250,22 @@ def test_a_device_that_is_none_is_refused(name):
 def test_a_device_that_is_there_is_found():
     assert api.device_of("cpu").platform == api.device_of("cpu:0").platform == "cpu"
     assert api.device_of("auto") == jax.devices()[0]
+
+
+def test_library_takes_paths_arrays_and_numpy_numbers(tiny_file, pictures):
+    options = {"steps": np.int64(1), "style_weight": np.float32(3), "size": 0}
+    layers = {"style_layers": "relu1_1", "content_layers": "conv1_1"}
+    start = np.full((16, 16, 3), 0.5)
+    found = api.stylize(
+        pictures[0], list(pictures), weights=Path(tiny_file), init=start, style_mix=(0.3, 0.7), **options, **layers
+    )
+    text = api.stylize(
+        pictures[0], list(pictures), weights=tiny_file, init=start, style_mix="0.3,0.7", **options, **layers
+    )
+    np.testing.assert_array_equal(found.image, text.image)
+
+
+@pytest.mark.parametrize("name", ["output", "save_every"])
+def test_library_refuses_what_only_the_command_does(pictures, name):
+    with pytest.raises(TypeError, match=f"{name}: only the command writes files"):
+        api.stylize(pictures[0], pictures[1], **{name: 1})

@@ -40,8 +40,8 @@ def test_files_that_the_readme_points_to_are_there():
 def test_presets_parse_and_pass_the_checks(preset):
     from absl import flags as absl_flags
 
-    from jnst.api import check_config
     from jnst.cli import flags
+    from jnst.config import check_config
 
     values = absl_flags.FlagValues()
     flags.define(StylizeConfig, values)

@@ -350,10 +350,17 @@ def test_random_with_a_seed_that_is_no_number_is_refused(seed):
         weights.load(f"random:{seed}")
 
 
-def test_file_named_random_is_read(tmp_path, monkeypatch):
+def test_random_is_a_word_beside_a_file_of_that_name(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     weights.save_safetensors("random", network(4))
-    assert weights.load("random").convolutions == ("conv1_1",)
+    assert weights.load("random", ["conv1_1"]).name == "random:0"
+    assert weights.load("./random").convolutions == ("conv1_1",)
+
+
+def test_unknown_padding_is_not_written(tmp_path):
+    with pytest.raises(InputError, match="padding 'bogus': expected one of zeros"):
+        weights.save_safetensors(tmp_path / "a.safetensors", network(4), padding="bogus")
+    assert not list(tmp_path.iterdir())
 
 
 def test_bundled_folder_named_random_is_no_file(tmp_path, monkeypatch):

@@ -4,6 +4,7 @@ import time
 
 from jnst import api
 from jnst.config import StylizeConfig
+from jnst.nets import vgg
 from jnst.tasks import stylize as task
 
 __all__ = ["describe"]
@@ -12,15 +13,19 @@ _PROBE = 128  # longest side of the pictures that a step is timed on
 _PROBE_STEPS = 3
 
 
-def describe(inputs: api.Inputs, config: StylizeConfig, prepared: task.Prepared, compile_seconds: float) -> str:
-    """Size, memory and time, in lines. Memory is the compiled program's own account; time is that of a step on a
-    small copy of the pictures, scaled by the number of pixels."""
+def describe(inputs: api.Inputs, config: StylizeConfig) -> str:
+    """Size, memory and time, in lines.
+
+    Memory is the compiled program's own account, for which nothing is computed. Time is that of a step on small
+    copies of the pictures, scaled by the number of pixels.
+    """
     width, height = inputs.content.size
+    memory = api.footprint(inputs, config)
     seconds = _seconds_per_step(inputs, config) * (config.steps + 1)
     return (
         f"size: {width}x{height}\n"
-        f"memory: {prepared.bytes / 2**20:.0f} MiB beyond the program itself\n"
-        f"time: about {_words(seconds)} for {config.steps} steps, after {compile_seconds:.1f} s of preparation"
+        f"memory: {memory / 2**20:.0f} MiB beyond the program itself\n"
+        f"time: about {_words(seconds)} for {config.steps} steps, after the preparation"
     )
 
 
@@ -40,9 +45,7 @@ def _seconds_per_step(inputs, config):
 
 
 def _least(inputs, config):
-    """A long, thin picture must not lose its short side."""
-    from jnst.nets import vgg
-
+    """The longest side at which no picture's short side is too short for the network."""
     spec = task.objective_spec(config, inputs.backbone.padding)
     short = vgg.min_size(spec.content_layers + spec.style_layers, spec.padding)
     return max(-(-short * max(picture.size) // min(picture.size)) for picture in (inputs.content, *inputs.styles))

@@ -1,8 +1,6 @@
 """Flags from config dataclasses, flagfiles by path or bundled name, and errors as one line."""
 
-import contextlib
 import dataclasses
-import io
 import os
 import sys
 from collections.abc import Sequence
@@ -10,10 +8,22 @@ from collections.abc import Sequence
 from absl import flags
 
 from jnst import bundled
-from jnst.config import INITS, option_line, split_list
+from jnst.config import INITS, join_list, option_line, split_list
 from jnst.errors import InputError
 
-__all__ = ["PATHS", "define", "fail", "flagfile", "help_text", "parse", "paths_in", "resolved", "to_config"]
+__all__ = [
+    "MARK",
+    "PATHS",
+    "define",
+    "fail",
+    "flagfile",
+    "help_text",
+    "join_paths",
+    "parse",
+    "paths_in",
+    "resolved",
+    "to_config",
+]
 
 _DEFINE = {int: flags.DEFINE_integer, float: flags.DEFINE_float, str: flags.DEFINE_string, bool: flags.DEFINE_bool}
 
@@ -33,20 +43,12 @@ def parse(values: flags.FlagValues, argv: Sequence[str]) -> None:
     Raises:
         InputError: an unknown flag, a value that is no number, a flagfile that is not there, a stray argument.
     """
-    notes = io.StringIO()
     try:
-        with contextlib.redirect_stderr(notes):  # absl only warns of flagfiles that name each other, on stderr
-            rest = values([argv[0], *_with_found_flagfiles(argv[1:])])
+        rest = values([argv[0], *_expanded(argv[1:], ())])
     except flags.IllegalFlagValueError as error:
         raise InputError(_illegal(values, str(error))) from error
     except flags.Error as error:
         raise InputError(str(error)) from error
-    except UnicodeDecodeError as error:
-        raise InputError(f"--flagfile: not a text file ({error})") from error
-    except RecursionError as error:
-        raise InputError("--flagfile: files that name each other without end") from error
-    if notes.getvalue():
-        raise InputError(f"--flagfile: {notes.getvalue()}")
     if len(rest) > 1:
         raise InputError(f"{rest[1]!r}: expected flags only, such as --content=photo.jpg")
 
@@ -60,21 +62,32 @@ def _illegal(values, message):
     return f"{given}: expected {kind}" if kind else message
 
 
-def _with_found_flagfiles(arguments):
-    """Bare preset names become paths; absl would only look in the working folder."""
-    found, waiting = [], False
-    for argument in arguments:
+def _expanded(arguments, within):
+    """Each `--flagfile` replaced by the file's lines, as absl would, but preset names work, in flagfiles too.
+
+    `within` are the files around these arguments.
+    """
+    found, rest = [], iter(arguments)
+    for argument in rest:
         name, equals, value = argument.partition("=")
-        if waiting:
-            argument, waiting = f"--flagfile={_preset(argument)}", False
-        elif name in ("--flagfile", "-flagfile"):
-            if not equals:
-                waiting = True
-                continue
-            argument = f"--flagfile={_preset(value)}"
-        found.append(argument)
-    if waiting:
-        raise InputError("--flagfile: expected a file or a preset's name")
+        if name not in ("--flagfile", "-flagfile"):
+            found.append(argument)
+            continue
+        value = value if equals else next(rest, "")
+        if not value:
+            raise InputError("--flagfile: expected a file or a preset's name")
+        path = _preset(value)
+        if any(path.samefile(outer) for outer in within):
+            raise InputError(f"--flagfile={value}: files that name each other without end")
+        try:
+            lines = [line.strip() for line in path.read_text("utf-8").splitlines()]
+        except (OSError, UnicodeDecodeError) as error:
+            raise InputError(f"--flagfile={value}: cannot be read as text ({error})") from error
+        lines = [line for line in lines if line and not line.startswith(("#", "//"))]
+        for line in lines:
+            if not line.startswith("-"):
+                raise InputError(f"--flagfile={value}: {line!r}: expected a line such as --size=512")
+        found += _expanded(lines, (*within, path))
     return found
 
 
@@ -90,9 +103,13 @@ def to_config(config: type, values: flags.FlagValues) -> object:
     """The parsed flags as a config; `~` stands for the home folder in every path."""
     chosen = {field.name: values[field.name].value for field in dataclasses.fields(config)}
     for name in PATHS & chosen.keys():
-        chosen[name] = ",".join(os.path.expanduser(part) for part in paths_in(name, chosen[name]))
+        parts = [os.path.expanduser(part) for part in paths_in(name, chosen[name])]
+        chosen[name] = join_paths(name, parts)
     return config(**chosen)
 
+
+MARK = "# A run of jnst: --flagfile=THIS makes its picture again. A rerun replaces this file."
+"""The first line of a flagfile that jnst wrote; others are never replaced."""
 
 PATHS = {"content", "style", "weights", "init", "output"}
 
@@ -100,6 +117,11 @@ PATHS = {"content", "style", "weights", "init", "output"}
 def paths_in(name: str, text: str) -> tuple[str, ...]:
     """The paths in a flag's value: only `style` is a list, in the others a comma is a part of the file's name."""
     return split_list(text) if name == "style" else (text,)
+
+
+def join_paths(name: str, parts: Sequence[str]) -> str:
+    """The value that `paths_in` takes apart into `parts`."""
+    return join_list(parts) if name == "style" else parts[0]
 
 
 def _is_word(name, part):
@@ -112,13 +134,14 @@ def resolved(config: object) -> dict[str, object]:
     chosen = dataclasses.asdict(config)
     for name in PATHS & chosen.keys():
         parts = paths_in(name, chosen[name])
-        chosen[name] = ",".join(part if _is_word(name, part) else os.path.abspath(part) for part in parts)
+        parts = [part if _is_word(name, part) else os.path.abspath(part) for part in parts]
+        chosen[name] = join_paths(name, parts)
     return chosen
 
 
 def flagfile(chosen: dict[str, object]) -> str:
-    """A flagfile with one line a flag."""
-    return "".join(option_line(name, value) + "\n" for name, value in chosen.items())
+    """A flagfile with one line a flag, under a first line that says whose it is."""
+    return MARK + "\n" + "".join(option_line(name, value) + "\n" for name, value in chosen.items())
 
 
 def help_text(config: type, usage: str) -> str:

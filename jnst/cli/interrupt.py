@@ -17,9 +17,9 @@ class Interrupt:
 
     def begin(self) -> None:
         """From here on there is a picture that the first Ctrl-C must not lose."""
-        self.running = True
         if self.seen:
             raise KeyboardInterrupt
+        self.running = True
 
     def __enter__(self):
         try:

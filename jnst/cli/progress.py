@@ -18,12 +18,17 @@ def say(line: str) -> None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
+def _on_terminal():
+    """Whether a bar has a terminal, and the lines would not go into a log."""
+    return all(stream is not None and stream.isatty() for stream in (sys.stdout, sys.stderr))
+
+
 class Progress:
     """A callback's printing half: `show(record)` after each chunk, then `close()`."""
 
     def __init__(self, steps: int, print_every: int):
         self._every = print_every
-        self._bar = tqdm.tqdm(total=steps, unit="step", dynamic_ncols=True) if sys.stderr.isatty() else None
+        self._bar = tqdm.tqdm(total=steps, unit="step", dynamic_ncols=True) if _on_terminal() else None
 
     def show(self, record: Record) -> None:
         """Moves the bar, or prints a line at step 0, each `print_every` steps and the last."""

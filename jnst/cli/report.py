@@ -9,7 +9,7 @@ from jnst.cli import flags
 from jnst.files import write_atomically
 from jnst.version import __version__
 
-__all__ = ["embedded", "intermediate", "is_intermediate", "outputs", "write_flags", "write_record"]
+__all__ = ["embedded", "intermediate", "is_intermediate", "is_ours", "outputs", "write_flags", "write_record"]
 
 # Neither where a picture lies nor where it was computed is part of it.
 _NOT_EMBEDDED = ("output", "device", "print_every", "save_every")
@@ -19,7 +19,7 @@ def embedded(chosen: dict[str, object], weights: dict[str, str]) -> str:
     """The text that a PNG carries: version, weights and flags, with files by name only; equal runs, equal text."""
     kept = {name: value for name, value in chosen.items() if name not in _NOT_EMBEDDED}
     for name in flags.PATHS & kept.keys():
-        kept[name] = ",".join(Path(part).name for part in flags.paths_in(name, kept[name]))
+        kept[name] = flags.join_paths(name, [Path(part).name for part in flags.paths_in(name, kept[name])])
     weights = {"name": Path(weights["name"]).name, "sha256": weights["sha256"]}
     return json.dumps({"jnst": __version__, "weights": weights, "flags": kept}, sort_keys=True)
 
@@ -53,3 +53,12 @@ def is_intermediate(output: str, name: str) -> bool:
     path, other = Path(os.path.realpath(output)), Path(os.path.realpath(name))
     pattern = re.escape(path.stem) + r"-\d{6,}" + re.escape(path.suffix)
     return path.parent == other.parent and re.fullmatch(pattern, other.name) is not None
+
+
+def is_ours(path: Path) -> bool:
+    """Whether a `.json` or `.flags` file was written by a run, so that another may replace it."""
+    try:
+        text = path.read_text("utf-8")
+        return text.startswith(flags.MARK) if path.suffix == ".flags" else "trace" in dict(json.loads(text))
+    except (OSError, ValueError, TypeError):
+        return False

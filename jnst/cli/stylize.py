@@ -11,7 +11,7 @@ from absl import flags as absl_flags
 from jnst import bundled, files
 from jnst.cli import flags
 from jnst.cli.interrupt import Interrupt
-from jnst.config import StylizeConfig, check, split_list
+from jnst.config import StylizeConfig, check, check_config, split_list
 from jnst.errors import InputError
 from jnst.version import __version__
 
@@ -35,6 +35,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):  # a file's name may hold what the terminal cannot show
             stream.reconfigure(errors="backslashreplace")
+    # Before numpy is loaded: it has little to do here, and its waiting threads would slow XLA's.
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    interrupt = Interrupt()
     values = absl_flags.FlagValues()
     flags.define(StylizeConfig, values)
     absl_flags.DEFINE_bool("dry_run", False, "Print size, memory and estimated time, then stop.", flag_values=values)
@@ -52,12 +56,15 @@ def main(argv: Sequence[str] | None = None) -> int:
         if values.version:
             print(f"jnst {__version__}")
             return DONE
-        with Interrupt() as interrupt:
-            return _stylize(flags.to_config(StylizeConfig, values), interrupt, dry_run=values.dry_run)
+        with interrupt:
+            config = flags.to_config(StylizeConfig, values)
+            _check_flags(config)
+            return _stylize(config, interrupt, dry_run=values.dry_run)
     except InputError as error:
         return flags.fail(error)
     except KeyboardInterrupt:
-        print("jnst: interrupted before there was a picture; nothing written", file=sys.stderr)
+        when = "at once; the picture is not" if interrupt.running else "before there was a picture; nothing"
+        print(f"jnst: interrupted {when} written", file=sys.stderr)
         return INTERRUPTED
     except BrokenPipeError:  # the reader of our lines has gone; that is no mistake
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -78,16 +85,12 @@ _COMMAND_FLAGS = """
 
 
 def _stylize(config, interrupt, dry_run):
-    _check_paths(config)
-    # Late: what was wrong so far is said without waiting for jax.
-    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # numpy has little to do, and its waiting threads cost XLA's
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    # Late: what is wrong with the flags is said without waiting for jax.
     from jnst import api, images
     from jnst.cli import cache, report
     from jnst.cli.progress import say
 
     cache.use()
-    api.check_config(config, count=len(split_list(config.style)))
     with api.computing(config) as device:
         say(f"device: {device.platform} ({device.device_kind})")
         inputs = api.read_inputs(config)
@@ -96,14 +99,14 @@ def _stylize(config, interrupt, dry_run):
             for path in report.outputs(config.output, config.steps if config.save_every else 0):
                 files.check_writable(path)
         say(_summary(inputs, config))
-        start = time.perf_counter()
-        prepared = api.prepare(inputs, config)
-        compile_seconds = time.perf_counter() - start
         if dry_run:
             from jnst.cli import estimate
 
-            print(estimate.describe(inputs, config, prepared, compile_seconds))
+            say(estimate.describe(inputs, config))
             return DONE
+        start = time.perf_counter()
+        prepared = api.prepare(inputs, config)
+        compile_seconds = time.perf_counter() - start
         return _run(config, inputs, prepared, interrupt, f"{device.platform} ({device.device_kind})", compile_seconds)
 
 
@@ -164,27 +167,40 @@ def _run(config, inputs, prepared, interrupt, device, compile_seconds):
     return {"": DONE, "interrupted": INTERRUPTED, "diverged": DIVERGED}[result.stopped]
 
 
-def _check_paths(config):
+def _check_flags(config):
     """What can be wrong with the flags alone, before jax is loaded or a file is touched."""
     check(config)
     for name in ("content", "style", "output"):
         if not getattr(config, name):
             raise InputError(f"--{name} is missing: expected a picture file (no arguments at all show an example)")
+    check_config(config, count=len(split_list(config.style)))
     from jnst import images
     from jnst.cli import report
 
     images.format_of(config.output)
+    for name, value in flags.resolved(config).items():
+        if name in flags.PATHS and not _fits_a_line(value):
+            raise InputError(f"--{name}={value!r}: expected a name in UTF-8 without line breaks")
     given = [config.content, *split_list(config.style), config.init, config.weights]
-    for name in (*given, config.output):
-        try:
-            name.encode()  # a file name that is not UTF-8 could not be written into OUTPUT.flags
-        except UnicodeEncodeError as error:
-            raise InputError(f"{name!r}: expected a file name in UTF-8") from error
+    outputs = report.outputs(config.output, 0)
+    places = [os.path.realpath(path) for path in outputs]
     for name in filter(os.path.exists, given):
-        if os.path.realpath(name) == os.path.realpath(config.output) or (
-            config.save_every and report.is_intermediate(config.output, name)
-        ):
+        written = os.path.realpath(name) in places
+        if written or (config.save_every and report.is_intermediate(config.output, name)):
             raise InputError(f"--output={config.output}: would replace {name}, which is read; expected another name")
+    for path in outputs:
+        if path.suffix in (".json", ".flags") and bundled.is_file(path) and not report.is_ours(path):
+            raise InputError(
+                f"--output={config.output}: would replace {path}, which no run of jnst wrote; expected another name"
+            )
+
+
+def _fits_a_line(name):
+    """Whether a file name could stand in OUTPUT.flags."""
+    try:
+        return len(name.encode().splitlines()) <= 1
+    except UnicodeEncodeError:
+        return False
 
 
 def _summary(inputs, config):

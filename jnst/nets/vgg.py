@@ -49,6 +49,9 @@ def features(
         pooling: `max`, `avg` or `l2`, of 2x2 cells; an odd last row or column is dropped.
         padding: `zeros`, `reflect` or `replicate`; a property of the weights, kept in their file.
 
+    Raises:
+        TypeError: an image of whole numbers, which would be one in 0..255.
+
     Returns:
         `{layer: [h, w, c]}`, with `h = H // 2**(block - 1)`.
 
@@ -57,6 +60,8 @@ def features(
     >>> features(params, jnp.zeros((32, 48, 3)), ["relu1_1", "relu2_1"])["relu2_1"].shape
     (16, 24, 128)
     """
+    if not jnp.issubdtype(image.dtype, jnp.floating):
+        raise TypeError(f"image: an array of {image.dtype}: expected floats in [0, 1]")
     found = {}
     x = image
     for name in convolutions(layers):
@@ -70,7 +75,7 @@ def _layer(params, x, name, pooling, padding):
     """One convolution with what stands before it: the mean's subtraction or a pooling."""
     kernel, bias = params[name]["kernel"], params[name]["bias"]
     if name == "conv1_1":
-        x = (x - params["mean"].astype(x.dtype)[None, None]).astype(kernel.dtype)
+        x = (x - params["mean"][None, None]).astype(kernel.dtype)
     elif name.endswith("_1"):
         x = ops.pool(x, pooling)
     return conv3x3(x, kernel, bias, padding=padding)
@@ -90,7 +95,7 @@ def standardize(
     xs = list(images)
     for name in convolutions(layers):
         ys = [_layer(params, x, name, pooling, padding) for x in xs]
-        count = sum(y[..., 0].size for y in ys)
+        count = float(sum(y[..., 0].size for y in ys))  # a whole number of this size may not fit into 32 bits
         mean = sum(y.sum((0, 1)) for y in ys) / count
         variance = sum(((y - mean[None, None]) ** 2).sum() for y in ys) / (count * mean.size)
         scale = jnp.where(variance > 0, 1 / jnp.sqrt(jnp.where(variance > 0, variance, 1)), 1)

@@ -17,7 +17,18 @@ from jnst.config import ObjectiveSpec, OptimizerConfig, StylizeConfig, parse_lay
 from jnst.nets import vgg
 from jnst.types import Image, Params, Rates, Targets, Terms, Weights
 
-__all__ = ["NOISE", "Callback", "Prepared", "Record", "Result", "objective_spec", "prepare", "run", "stylize"]
+__all__ = [
+    "NOISE",
+    "Callback",
+    "Prepared",
+    "Record",
+    "Result",
+    "footprint",
+    "objective_spec",
+    "prepare",
+    "run",
+    "stylize",
+]
 
 NOISE = 20 / 255
 """Half width of the uniform noise around the network's mean color: +-20 of 255, as in the course's notebook."""
@@ -70,8 +81,7 @@ class Prepared(NamedTuple):
     finish: Callable[[Image], Image]
     config: StylizeConfig
     chunk: int
-    bytes: int
-    """Device memory of the compiled step: arguments, state and intermediate results."""
+    """Most steps of one call."""
 
 
 def objective_spec(config: StylizeConfig, padding: str) -> ObjectiveSpec:
@@ -135,9 +145,48 @@ def prepare(
 ) -> Prepared:
     """Targets, start and the compiled step. Arguments as in `stylize`."""
     spec = objective_spec(config, padding)
+    begin = functools.partial(_begin, config=config, spec=spec, standardize=standardize)
+    state, arguments = begin(key, params, content, styles, init)
+    compiled = _compile(key, state, arguments, spec, config)
+    return Prepared(
+        advance=functools.partial(compiled, key=key),
+        arguments=arguments,
+        state=state,
+        finish=functools.partial(_finish, original=jnp.asarray(content, state.canvas.dtype), config=config),
+        config=config,
+        chunk=_chunk(),
+    )
+
+
+def footprint(
+    key: jax.Array,
+    params: Params,
+    content: Image,
+    styles: Sequence[Image],
+    config: StylizeConfig,
+    *,
+    init: Image | None = None,
+    padding: str = "zeros",
+    standardize: bool = False,
+) -> int:
+    """Bytes that a run's compiled step needs: arguments, state and intermediate results. Nothing is computed.
+
+    Arguments as in `stylize`, of which only the shapes count.
+    """
+    spec = objective_spec(config, padding)
+    begin = functools.partial(_begin, config=config, spec=spec, standardize=standardize)
+    state, arguments = jax.eval_shape(begin, key, params, content, styles, init)
+    memory = _compile(key, state, arguments, spec, config).memory_analysis()
+    if memory is None:
+        return 0
+    total = memory.argument_size_in_bytes + memory.output_size_in_bytes + memory.temp_size_in_bytes
+    return total - memory.alias_size_in_bytes
+
+
+def _begin(key, params, content, styles, init, *, config, spec, standardize):
+    """The state before the first step, and the step's other arguments."""
     dtype = jnp.float64 if config.precision == "float64" else jnp.float32
     content, *styles = (jnp.asarray(image, dtype) for image in (content, *styles))
-    original = content
     content, styles = _recolored(content, styles, config.preserve_color)
     params = _network(params, content, styles, spec, config.precision, standardize)
     mix = jnp.asarray(parse_mix(config.style_mix, len(styles)), dtype)
@@ -151,25 +200,23 @@ def prepare(
         jnp.asarray(parse_layers("style_layers", config.style_layers)[1], dtype),
     )
     rates = Rates(learning_rate=jnp.asarray(config.learning_rate, dtype))
-    optimizer = OptimizerConfig(
-        optimizer=config.optimizer, projection=config.projection, canvas_scale=config.canvas_scale
-    )
     start = _start(key, content, params["mean"], config) if init is None else jnp.asarray(init, dtype)
     # A buffer of its own: the state is donated.
-    state = optimize.init(jnp.array(start * config.canvas_scale, copy=True), rates, optimizer)
-    chunk = 1 if _platform(content) == "cpu" else ON_DEVICE
-    steps = () if chunk == 1 else (jnp.int32(1),)
-    arguments = (params, targets, weights, rates)
-    compiled = _advance.lower(state, *arguments, *steps, key=key, spec=spec, config=optimizer).compile()
-    return Prepared(
-        advance=functools.partial(compiled, key=key),
-        arguments=arguments,
-        state=state,
-        finish=functools.partial(_finish, original=original, config=config),
-        config=config,
-        chunk=chunk,
-        bytes=_memory(compiled),
-    )
+    canvas = jnp.array(start * config.canvas_scale, copy=True)
+    return optimize.init(canvas, rates, _optimizer(config)), (params, targets, weights, rates)
+
+
+def _optimizer(config):
+    return OptimizerConfig(optimizer=config.optimizer, projection=config.projection, canvas_scale=config.canvas_scale)
+
+
+def _compile(key, state, arguments, spec, config):
+    steps = () if _chunk() == 1 else (jnp.int32(1),)
+    return _advance.lower(state, *arguments, *steps, key=key, spec=spec, config=_optimizer(config)).compile()
+
+
+def _chunk():
+    return 1 if _platform() == "cpu" else ON_DEVICE
 
 
 def run(prepared: Prepared, *, callback: Callback | None = None) -> Result:
@@ -299,17 +346,6 @@ def _row(step, terms):
     }
 
 
-def _platform(array):
-    return next(iter(array.devices())).platform
-
-
-def _memory(compiled):
-    memory = compiled.memory_analysis()
-    if memory is None:
-        return 0
-    return (
-        memory.argument_size_in_bytes
-        + memory.output_size_in_bytes
-        + memory.temp_size_in_bytes
-        - memory.alias_size_in_bytes
-    )
+def _platform():
+    """Of the device that computes by default here."""
+    return next(iter(jnp.zeros(()).devices())).platform

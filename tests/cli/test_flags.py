@@ -49,7 +49,7 @@ def test_values_are_read_by_their_kind():
         ("--style_weight=x", r"--style_weight=x: expected a number"),
         ("photo.jpg", r"'photo\.jpg': expected flags only"),
         ("--flagfile", "--flagfile: expected a file"),
-        ("--flagfile=", "--flagfile=: no such file; presets: "),
+        ("--flagfile=", "--flagfile: expected a file"),
         ("--flagfile=nothing.flags", "--flagfile=nothing.flags: no such file; presets: .*gatys2016"),
         ("--flagfile=.", r"--flagfile=\.: no such file"),
     ],
@@ -146,7 +146,8 @@ def test_words_stay_words_beside_files_of_their_name(here):
 def test_every_flag_is_resolved_and_has_its_line():
     chosen = flags.resolved(parsed())
     assert list(chosen) == [field.name for field in dataclasses.fields(StylizeConfig)]
-    lines = flags.flagfile(chosen).splitlines()
+    mark, *lines = flags.flagfile(chosen).splitlines()
+    assert mark == flags.MARK
     assert [line.partition("=")[0] for line in lines] == [f"--{name}" for name in chosen]
 
 

@@ -26,7 +26,8 @@ def test_log_has_a_line_at_the_start_each_print_every_and_the_end(capsys, steps,
 
 
 def test_terminal_has_a_bar_with_losses_and_no_lines(capsys, monkeypatch):
-    monkeypatch.setattr(sys.stderr, "isatty", lambda: True, raising=False)
+    for stream in (sys.stdout, sys.stderr):
+        monkeypatch.setattr(stream, "isatty", lambda: True, raising=False)
     progress = Progress(4, 1)
     for step in range(5):
         progress.show(record(step, 4))

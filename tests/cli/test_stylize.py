@@ -23,7 +23,7 @@ from PIL import Image
 
 import jnst
 from jnst import weights
-from jnst.cli import stylize
+from jnst.cli import flags, stylize
 from jnst.config import StylizeConfig
 
 ROOT = Path(jnst.__file__).resolve().parents[1]
@@ -324,6 +324,14 @@ BAD = {
     "output is a style": (["--output=sub/../painting.png"], "would replace"),
     "output is the start": (["--init=cut.png", "--output=cut.png"], "would replace"),
     "no flagfile": (["--flagfile=nothing.flags"], "--flagfile=nothing.flags: no such file; presets: "),
+    "weights that the record would replace": (
+        ["--weights=net.json", "--output=net.png"],
+        "would replace net.json, which is read",
+    ),
+    "a flagfile written by hand": (["--output=mine.png"], "would replace mine.flags, which no run of jnst wrote"),
+    "a record of something else": (["--output=other.png"], "would replace other.json, which no run of jnst wrote"),
+    "a flagfile's line that is no flag": (["--flagfile=text.png"], "expected a line such as --size=512"),
+    "a layer weight too large": (["--style_layers=relu1_1:1e300"], "'1e300' is not a number from 0 to 1e12"),
     "recursive flagfile": (["--flagfile=loop.flags"], "loop.flags"),
     "binary flagfile": (["--flagfile=binary.flags"], "--flagfile"),
     "mix of another count": (["--style_mix=1,2"], "--style_mix=1,2: expected 1 numbers"),
@@ -341,7 +349,7 @@ BAD = {
         ["--content=o-000002.png", "--output=o.png", "--save_every=1"],
         "would replace o-000002.png",
     ),
-    "a name that is no text": (["--output=out/\udcff.png"], "expected a file name in UTF-8"),
+    "a name that is no text": (["--output=out/\udcff.png"], "expected a name in UTF-8"),
     "picture too small": (
         ["--weights=tiny.st", "--style_layers=relu5_1", "--size=15"],
         "needs at least 16 on each side",
@@ -376,10 +384,13 @@ def troubled(here, tiny_file):
         data = (here / f"cut.{ending}").read_bytes()
         (here / f"cut.{ending}").write_bytes(data[: len(data) // 2])
     (here / "loop.flags").write_text("--flagfile=loop.flags\n")
+    (here / "mine.flags").write_text("--size=16\n")
+    (here / "other.json").write_text("[1]")
     (here / "binary.flags").write_bytes(b"\x9c\xff\0")
     kernel = np.random.default_rng(0).normal(size=(3, 3, 3, 4))
     net = {"mean": np.zeros(3), "conv1_1": {"kernel": kernel, "bias": np.zeros(4)}}
-    weights.save_safetensors(here / "net.st", net)
+    for name in ("net.st", "net.json"):
+        weights.save_safetensors(here / name, net)
     return here
 
 
@@ -440,13 +451,14 @@ def test_divergence_names_step_and_term_and_saves_the_best(here, capsys):
 def test_start_that_is_not_finite_overwrites_nothing(here, capsys):
     net = {"mean": np.zeros(3), "conv1_1": {"kernel": np.full((3, 3, 3, 4), 1e30), "bias": np.zeros(4)}}
     weights.save_safetensors(here / "huge.st", net)
-    for name in ("o.png", "o.json", "o.flags"):
-        (here / name).write_bytes(b"old")
+    old = {"o.png": b"old", "o.json": b'{"trace": []}', "o.flags": flags.MARK.encode()}
+    for name, data in old.items():
+        (here / name).write_bytes(data)
     assert call(*PICTURES, *SMALL, "--weights=huge.st", "--output=o.png") == 3
     err = capsys.readouterr().err
     assert "jnst: diverged: the style term is not finite at step 0\n" in err
     assert "nothing written" in err
-    assert all((here / name).read_bytes() == b"old" for name in ("o.png", "o.json", "o.flags"))
+    assert all((here / name).read_bytes() == data for name, data in old.items())
 
 
 def test_ctrl_c_leaves_the_best_picture_and_says_so(here):
@@ -533,7 +545,7 @@ def test_full_disk_at_the_end_keeps_the_old_picture(here, capsys):
 def test_terminal_shows_a_bar(here):
     master, slave = pty.openpty()
     fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("4H", 24, 160, 0, 0))
-    child = start(*PICTURES, *SMALL, "--output=o.png", stderr=slave)
+    child = start(*PICTURES, *SMALL, "--output=o.png", stdout=slave, stderr=slave)
     os.close(slave)
     shown, end = b"", time.monotonic() + 60
     while time.monotonic() < end:
@@ -545,10 +557,60 @@ def test_terminal_shows_a_bar(here):
             break
         shown += data
     os.close(master)
-    out = child.stdout.read()
     assert child.wait(60) == 0
-    assert "step 2/5" not in out
     text = shown.decode()
+    assert "step 2/5" not in text
     assert "5/5" in text
     assert "%|" in text
     assert all(f"{name}=" in text for name in ("total", "content", "style", "tv"))
+
+
+def test_log_of_a_command_on_a_terminal_holds_the_lines(here):
+    master, slave = pty.openpty()
+    child = start(*PICTURES, *SMALL, "--output=o.png", stderr=slave)
+    os.close(slave)
+    assert "step 2/5" in child.stdout.read()
+    assert child.wait(60) == 0
+    os.close(master)
+
+
+def test_closed_stderr_is_no_fault(here):
+    shell = ["sh", "-c", 'exec "$@" 2>&-', "sh"]
+    assert subprocess.run([*shell, *COMMAND, *PICTURES, *SMALL, "--output=o.png"], timeout=60).returncode == 0
+    assert (here / "o.png").exists()
+
+
+def test_folder_with_a_comma_repeats_the_picture(here, monkeypatch, capsys):
+    (here / "a,b").mkdir()
+    for name in ("photo.png", "painting.png"):
+        (here / "a,b" / name).write_bytes((here / name).read_bytes())
+    monkeypatch.chdir(here / "a,b")
+    assert call(*PICTURES, *SMALL, "--output=o.png") == 0
+    first = (here / "a,b" / "o.png").read_bytes()
+    assert call("--flagfile=o.flags") == 0
+    assert (here / "a,b" / "o.png").read_bytes() == first
+
+
+def test_preset_is_found_from_within_a_flagfile(here, capsys):
+    (here / "mine.flags").write_text("--flagfile=course\n# smaller\n--steps=1\n--save_every=0\n")
+    assert call("--flagfile=mine.flags", *PICTURES, *SMALL, "--output=o.png") == 0
+    chosen = json.loads((here / "o.json").read_text())["flags"]
+    assert (chosen["normalization"], chosen["canvas_scale"], chosen["steps"]) == ("course", 255, 5)
+
+
+def test_wrong_layers_are_said_before_a_cache_is_made(here, monkeypatch, capsys):
+    monkeypatch.setenv("JNST_CACHE", str(here / "cache"))
+    assert call(*PICTURES, "--style_layers=relu9_9", "--output=o.png") == 2
+    assert call(*PICTURES, "--style_mix=nan", "--output=o.png") == 2
+    assert not (here / "cache").exists()
+
+
+def test_second_ctrl_c_does_not_say_that_there_was_no_picture(here):
+    child = start(*PICTURES, *SMALL, *ENDLESS, "--save_every=1", "--output=o.png")
+    read_until(child.stdout, "step 3/")
+    child.send_signal(signal.SIGINT)
+    child.send_signal(signal.SIGINT)
+    _, err = child.communicate(timeout=60)
+    assert child.returncode == 130
+    assert "before there was a picture" not in err
+    assert "Traceback" not in err

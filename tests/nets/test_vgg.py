@@ -228,3 +228,8 @@ def test_standardize_leaves_filters_that_see_nothing_finite(tiny, uneven):
     params["conv1_2"] = jax.tree.map(np.zeros_like, params["conv1_2"])
     scaled = standardize(params, uneven, ("conv2_1",))
     assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(scaled))
+
+
+def test_whole_numbers_are_no_image(tiny):
+    with pytest.raises(TypeError, match="image: an array of uint8: expected floats in"):
+        vgg.features(tiny, jnp.zeros((8, 8, 3), jnp.uint8), ["relu1_1"])

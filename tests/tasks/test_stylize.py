@@ -202,7 +202,7 @@ def test_the_first_term_that_is_not_finite_is_named(params, pictures, terms, nam
 def test_the_chunks_of_an_accelerator_give_the_same_run(run, monkeypatch):
     config = _config(steps=8, print_every=4, save_every=6)
     plain, seen = run(config), []
-    monkeypatch.setattr(task, "_platform", lambda array: "gpu")
+    monkeypatch.setattr(task, "_platform", lambda: "gpu")
     monkeypatch.setattr(task, "ON_DEVICE", 3)
     chunked = run(config, callback=lambda record: seen.append(record.step))
     assert seen == [0, 3, 4, 6, 8]  # each row, each saved step, and never more than three steps unseen
@@ -215,7 +215,7 @@ def test_the_chunks_of_an_accelerator_give_the_same_run(run, monkeypatch):
 
 @pytest.mark.slow
 def test_divergence_within_an_accelerator_s_chunk_is_found_at_its_step(run, monkeypatch):
-    monkeypatch.setattr(task, "_platform", lambda array: "gpu")
+    monkeypatch.setattr(task, "_platform", lambda: "gpu")
     monkeypatch.setattr(task, "ON_DEVICE", 3)
     result = run(_config(projection="none", learning_rate=1e12, print_every=0, steps=8))
     assert (result.stopped, result.bad_step, result.bad_term, result.best_step) == ("diverged", 1, "style", 0)
@@ -375,6 +375,11 @@ def test_only_the_layers_that_are_needed_go_to_the_device(tiny, pictures):
     assert prepared.arguments[0].keys() == {"mean", "conv1_1", "conv1_2", "conv2_1"}
 
 
-def test_a_prepared_run_knows_its_memory(params, pictures):
-    prepared = task.prepare(KEY, params, pictures[0], [pictures[1]], BASE)
-    assert prepared.bytes > 4 * 16 * 16 * 3 * 5  # canvas, gradient, best canvas and Adam's two
+def test_footprint_is_known_without_computing(params, pictures):
+    def footprint(side):
+        image = jax.ShapeDtypeStruct((side, side, 3), jnp.float32)
+        return task.footprint(KEY, params, image, [image], BASE, standardize=True)
+
+    small, large = footprint(16), footprint(5000)
+    assert small > 4 * 16 * 16 * 3 * 5  # canvas, gradient, best canvas and Adam's two
+    assert large > 4 * 5000 * 5000 * 3 * 5
