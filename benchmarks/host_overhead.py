@@ -2,8 +2,8 @@
 
     python benchmarks/host_overhead.py [--size=512] [--steps=8]
 
-One run with its loop, records and a printed line each step (more than a user has); the compiled program is timed within it
-until its results are there. The network is VGG-19 with random filters up to relu4_1.
+One run with its loop, records and a printed line each step (more than a user has); the compiled program is timed
+within it until its results are there. The network is VGG-19 with random filters up to relu4_1.
 """
 
 import io

@@ -221,8 +221,8 @@ def random_backbone(seed: int, layers: Sequence[str] = ()) -> Backbone:
     Random networks do transfer style (He, Wang & Hopcroft 2016; Ustyuzhaninov et al. 2016). Orthogonal filters do not
     repeat each other; a sum of 0 keeps the mean brightness, which after a rectifier is positive everywhere, from
     drowning the rest. Departures from those papers, both by looking at pictures: filters favor low frequencies
-    (`SMOOTHNESS`), and the border is replicated, because zeros beyond it leave a broad frame. Where there are more filters
-    than directions (conv1_1), they come in several orthogonal sets.
+    (`SMOOTHNESS`), and the border is replicated, because zeros beyond it leave a broad frame. Where there are more
+    filters than directions (conv1_1), they come in several orthogonal sets.
 
     Args:
         seed: Every layer has its own stream, so depth changes nothing.

@@ -259,9 +259,8 @@ def test_library_takes_paths_arrays_and_numpy_numbers(tiny_file, pictures):
     found = api.stylize(
         pictures[0], list(pictures), weights=Path(tiny_file), init=start, style_mix=(0.3, 0.7), **options, **layers
     )
-    text = api.stylize(
-        pictures[0], list(pictures), weights=tiny_file, init=start, style_mix="0.3,0.7", **options, **layers
-    )
+    written = {"weights": tiny_file, "style_mix": "0.3,0.7"}
+    text = api.stylize(pictures[0], list(pictures), init=start, **written, **options, **layers)
     np.testing.assert_array_equal(found.image, text.image)
 
 
