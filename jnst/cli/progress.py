@@ -10,6 +10,10 @@ from jnst.tasks.stylize import Record
 __all__ = ["Progress", "say"]
 
 
+# Short, so that the losses fit beside it: 80 columns are usual.
+_BAR = "{percentage:3.0f}%|{bar}| {n_fmt}/{total_fmt} {remaining} left{postfix}"
+
+
 def say(line: str) -> None:
     """Prints a line. Where its reader has gone (`stylize ... | head -1`), the run goes on in silence."""
     try:
@@ -23,12 +27,21 @@ def _on_terminal():
     return all(stream is not None and stream.isatty() for stream in (sys.stdout, sys.stderr))
 
 
+def _shape():
+    """tqdm follows the window; where a terminal has no size (0x0 in some containers), it would show nothing."""
+    try:
+        known = all(os.get_terminal_size(sys.stderr.fileno()))
+    except (OSError, ValueError):
+        known = False
+    return {"dynamic_ncols": True} if known else {"ncols": 120, "nrows": 24}
+
+
 class Progress:
     """A callback's printing half: `show(record)` after each chunk, then `close()`."""
 
     def __init__(self, steps: int, print_every: int):
         self._every = print_every
-        self._bar = tqdm.tqdm(total=steps, unit="step", dynamic_ncols=True) if _on_terminal() else None
+        self._bar = tqdm.tqdm(total=steps, bar_format=_BAR, **_shape()) if _on_terminal() else None
 
     def show(self, record: Record) -> None:
         """Moves the bar, or prints a line at step 0, each `print_every` steps and the last."""

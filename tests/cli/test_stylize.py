@@ -542,9 +542,10 @@ def test_full_disk_at_the_end_keeps_the_old_picture(here, capsys):
     assert listed(here) == ["o.tif", "painting.png", "photo.png"]
 
 
-def test_terminal_shows_a_bar(here):
+@pytest.mark.parametrize("size", [(24, 160), (0, 0)])
+def test_terminal_shows_a_bar(here, size):
     master, slave = pty.openpty()
-    fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("4H", 24, 160, 0, 0))
+    fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("4H", *size, 0, 0))
     child = start(*PICTURES, *SMALL, "--output=o.png", stdout=slave, stderr=slave)
     os.close(slave)
     shown, end = b"", time.monotonic() + 60
