@@ -13,6 +13,7 @@ from jnst.errors import InputError
 
 __all__ = [
     "BLOCKS",
+    "CONVOLUTIONS",
     "INITS",
     "NORMALIZATIONS",
     "OPTIMIZERS",
@@ -37,6 +38,9 @@ __all__ = [
 
 BLOCKS = (2, 2, 4, 4, 4)
 """VGG-19 (Simonyan & Zisserman 2015, configuration E): convolutions in each block; pooling stands between blocks."""
+
+CONVOLUTIONS = tuple(f"conv{block}_{index}" for block, count in enumerate(BLOCKS, 1) for index in range(1, count + 1))
+"""Their names, in order."""
 
 POOLINGS = {
     "max": "the largest of 2x2, as VGG was trained",
@@ -266,14 +270,6 @@ def join_list(parts: Iterable[str]) -> str:
     return ",".join(part.replace(",", r"\,") for part in parts)
 
 
-_LAYERS = {
-    f"{kind}{block}_{index}"
-    for kind in ("conv", "relu")
-    for block, count in enumerate(BLOCKS, 1)
-    for index in range(1, count + 1)
-}
-
-
 def parse_layers(flag: str, text: str) -> tuple[tuple[str, ...], tuple[float, ...]]:
     """`"relu3_1:0.2,relu4_1"` -> names and weights; a layer without a number counts 1 / (number of layers).
 
@@ -293,7 +289,7 @@ def parse_layers(flag: str, text: str) -> tuple[tuple[str, ...], tuple[float, ..
     names, weights = [], []
     for part in parts:
         name, colon, number = part.partition(":")
-        if name not in _LAYERS:
+        if name[:4] not in ("conv", "relu") or "conv" + name[4:] not in CONVOLUTIONS:
             raise InputError(f"--{flag}={text}: {name!r} is no layer of VGG-19; expected conv1_1 or relu1_1 to relu5_4")
         if name in names:
             raise InputError(f"--{flag}={text}: {name} is named twice")

@@ -20,7 +20,7 @@ import safetensors
 import safetensors.numpy
 
 from jnst import bundled
-from jnst.config import BLOCKS, PADDINGS
+from jnst.config import CONVOLUTIONS, PADDINGS
 from jnst.errors import InputError
 from jnst.files import write_atomically
 
@@ -35,8 +35,6 @@ VGG19_WIDTHS = (64, 128, 256, 512, 512)
 SMOOTHNESS = 0.5
 """Amplitude of a random filter's frequency over that of the next lower one: 1 gives white filters, which answer most
 to grain, and so put grain into pictures."""
-
-_ORDER = tuple(f"conv{block}_{index}" for block, count in enumerate(BLOCKS, 1) for index in range(1, count + 1))
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -58,7 +56,7 @@ class Backbone:
     @property
     def convolutions(self) -> tuple[str, ...]:
         """Names of the convolutions that it has, in order: always an unbroken run from conv1_1."""
-        return tuple(name for name in _ORDER if name in self.params)
+        return tuple(name for name in CONVOLUTIONS if name in self.params)
 
     def require(self, flag: str, layers: Sequence[str]) -> None:
         """Raises `InputError` where one of `layers` lies deeper than these weights go."""
@@ -232,11 +230,11 @@ def random_backbone(seed: int, layers: Sequence[str] = ()) -> Backbone:
     >>> kernel.shape, bool(abs(kernel.sum((0, 1, 2))).max() < 1e-5)
     ((3, 3, 3, 64), True)
     """
-    depth = 1 + max((_ORDER.index("conv" + layer[4:]) for layer in layers), default=len(_ORDER) - 1)
+    depth = 1 + max((CONVOLUTIONS.index("conv" + layer[4:]) for layer in layers), default=len(CONVOLUTIONS) - 1)
     params: dict[str, object] = {"mean": np.array(CAFFE_MEAN_BGR[::-1], np.float32) / 255}
     digest = hashlib.sha256()
     channels = 3
-    for index, name in enumerate(_ORDER[:depth]):
+    for index, name in enumerate(CONVOLUTIONS[:depth]):
         width = VGG19_WIDTHS[int(name[4]) - 1]
         kernel = _orthogonal(np.random.default_rng([seed, index]), 9 * channels, width).reshape(3, 3, channels, width)
         params[name] = {"kernel": kernel, "bias": np.zeros(width, np.float32)}
@@ -279,13 +277,13 @@ def _nested(arrays):
     params: dict[str, dict] = {}
     for key, array in arrays.items():
         name, _, part = key.partition("/")
-        if name in _ORDER and part in ("kernel", "bias"):
+        if name in CONVOLUTIONS and part in ("kernel", "bias"):
             params.setdefault(name, {})[part] = np.asarray(array, np.float32)
     return params
 
 
 def _present(params):
-    return [name for name in _ORDER if name in params]
+    return [name for name in CONVOLUTIONS if name in params]
 
 
 def _check(path, params):
@@ -296,7 +294,7 @@ def _check(path, params):
     if np.shape(params["mean"]) != (3,) or not np.isfinite(params["mean"]).all():
         raise InputError(f"{path}: mean: expected 3 finite numbers")
     channels = 3
-    for name in _ORDER[: _ORDER.index(present[-1]) + 1]:
+    for name in CONVOLUTIONS[: CONVOLUTIONS.index(present[-1]) + 1]:
         for part in ("kernel", "bias"):
             if part not in params.get(name, {}):
                 raise InputError(f"{path}: {name}/{part} is missing, though {present[-1]} is there")

@@ -39,7 +39,7 @@ LAYERS = {
     "cli": 9,
 }
 # What the commands share.
-SHARED_BY_COMMANDS = {"cache", "estimate", "flags", "interrupt", "progress", "report"}
+SHARED_BY_COMMANDS = {"cache", "estimate", "flags", "interrupt", "lines", "progress", "report"}
 
 FILES = sorted(PACKAGE.rglob("*.py"))
 MODULES = [

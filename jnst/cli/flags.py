@@ -2,7 +2,6 @@
 
 import dataclasses
 import os
-import sys
 from collections.abc import Sequence
 
 from absl import flags
@@ -15,7 +14,6 @@ __all__ = [
     "MARK",
     "PATHS",
     "define",
-    "fail",
     "flagfile",
     "help_text",
     "join_paths",
@@ -158,9 +156,3 @@ def _help(field):
     if not choices:
         return field.metadata["help"]
     return f"{field.metadata['help']} One of {', '.join(map(str, choices))}."
-
-
-def fail(error: object) -> int:
-    """Prints a user's mistake as one line on stderr; 2 is the exit code."""
-    print(f"jnst: {' '.join(str(error).split())}", file=sys.stderr)
-    return 2

@@ -3,6 +3,8 @@
 import signal
 import sys
 
+from jnst.cli.lines import warn
+
 __all__ = ["Interrupt"]
 
 
@@ -14,12 +16,17 @@ class Interrupt:
 
     seen = False
     running = False
+    saving = False
 
     def begin(self) -> None:
         """From here on there is a picture that the first Ctrl-C must not lose."""
         if self.seen:
             raise KeyboardInterrupt
         self.running = True
+
+    def finish(self) -> None:
+        """From here on the picture is being written, which takes less than a second: Ctrl-C waits for it."""
+        self.saving = True
 
     def __enter__(self):
         try:
@@ -35,10 +42,12 @@ class Interrupt:
             self._hook(lost)
 
     def _note(self, number, frame):
+        if self.saving:
+            return
         again, self.seen = self.seen, True
         if again or not self.running:
             raise KeyboardInterrupt
-        print("jnst: stopping after this step; Ctrl-C again stops at once", file=sys.stderr, flush=True)
+        warn("stopping after this step; Ctrl-C again stops at once")
 
     def __exit__(self, *error):
         sys.unraisablehook = self._hook

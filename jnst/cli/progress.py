@@ -5,21 +5,14 @@ import sys
 
 import tqdm
 
+from jnst.cli.lines import say
 from jnst.tasks.stylize import Record
 
-__all__ = ["Progress", "say"]
+__all__ = ["Progress"]
 
 
 # Short, so that the losses fit beside it: 80 columns are usual.
 _BAR = "{percentage:3.0f}%|{bar}| {n_fmt}/{total_fmt} {remaining} left{postfix}"
-
-
-def say(line: str) -> None:
-    """Prints a line. Where its reader has gone (`stylize ... | head -1`), the run goes on in silence."""
-    try:
-        print(line, flush=True)
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _on_terminal():

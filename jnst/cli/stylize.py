@@ -11,6 +11,7 @@ from absl import flags as absl_flags
 from jnst import bundled, files
 from jnst.cli import flags
 from jnst.cli.interrupt import Interrupt
+from jnst.cli.lines import say, warn
 from jnst.config import StylizeConfig, check, check_config, split_list
 from jnst.errors import InputError
 from jnst.version import __version__
@@ -26,7 +27,7 @@ usage: stylize --content=PHOTO --style=PAINTING --output=PICTURE [flags]
   stylize --flagfile=out.flags                  makes out.png again
 """
 
-DONE, OUR_FAULT, DIVERGED, INTERRUPTED = 0, 1, 3, 130
+DONE, OUR_FAULT, BAD_INPUT, DIVERGED, INTERRUPTED = 0, 1, 2, 3, 130
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -61,10 +62,11 @@ def main(argv: Sequence[str] | None = None) -> int:
             _check_flags(config)
             return _stylize(config, interrupt, dry_run=values.dry_run)
     except InputError as error:
-        return flags.fail(error)
+        warn(error)
+        return BAD_INPUT
     except KeyboardInterrupt:
         when = "at once; the picture is not" if interrupt.running else "before there was a picture; nothing"
-        print(f"jnst: interrupted {when} written", file=sys.stderr)
+        warn(f"interrupted {when} written")
         return INTERRUPTED
     except BrokenPipeError:  # the reader of our lines has gone; that is no mistake
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -88,7 +90,6 @@ def _stylize(config, interrupt, dry_run):
     # Late: what is wrong with the flags is said without waiting for jax.
     from jnst import api, images
     from jnst.cli import cache, report
-    from jnst.cli.progress import say
 
     cache.use()
     with api.computing(config) as device:
@@ -113,20 +114,24 @@ def _stylize(config, interrupt, dry_run):
 def _run(config, inputs, prepared, interrupt, device, compile_seconds):
     from jnst import images
     from jnst.cli import report
-    from jnst.cli.progress import Progress, say
+    from jnst.cli.progress import Progress
     from jnst.images import Picture
     from jnst.tasks import stylize as task
 
     chosen = flags.resolved(config)
     weights = {"name": inputs.backbone.name, "sha256": inputs.backbone.sha256}
     text = report.embedded(chosen, weights)
-    progress = Progress(config.steps, config.print_every)
+    progress, unsaved = Progress(config.steps, config.print_every), []
 
     def callback(record):
         progress.show(record)
         if config.save_every and record.step and record.step % config.save_every == 0:
             picture = Picture(record.image(), inputs.content.alpha)
-            images.save(report.intermediate(config.output, record.step), picture, text)
+            try:
+                images.save(report.intermediate(config.output, record.step), picture, text)
+            except InputError as error:  # no reason to lose the run
+                warn(error)
+                unsaved.append(record.step)
         return interrupt.seen
 
     start = time.perf_counter()
@@ -135,11 +140,12 @@ def _run(config, inputs, prepared, interrupt, device, compile_seconds):
         result = task.run(prepared, callback=callback)
     finally:
         progress.close()
+    interrupt.finish()
     run_seconds = time.perf_counter() - start
     if result.stopped == "diverged":
-        _say(f"diverged: the {result.bad_term} term is not finite at step {result.bad_step}")
+        warn(f"diverged: the {result.bad_term} term is not finite at step {result.bad_step}")
     if result.image is None:
-        _say(f"{config.output}: nothing written: not even the start has a finite loss")
+        warn(f"{config.output}: nothing written: not even the start has a finite loss")
         return DIVERGED
     images.save(config.output, Picture(result.image, inputs.content.alpha), text)
     report.write_flags(config.output, chosen)
@@ -163,8 +169,8 @@ def _run(config, inputs, prepared, interrupt, device, compile_seconds):
     )
     say(f"{config.output}: {kind}, {run_seconds:.1f} s")
     if result.stopped == "interrupted":
-        _say(f"interrupted after step {result.trace[-1]['step']}: {config.output} holds {kind}")
-    return {"": DONE, "interrupted": INTERRUPTED, "diverged": DIVERGED}[result.stopped]
+        warn(f"interrupted after step {result.trace[-1]['step']}: {config.output} holds {kind}")
+    return {"": BAD_INPUT if unsaved else DONE, "interrupted": INTERRUPTED, "diverged": DIVERGED}[result.stopped]
 
 
 def _check_flags(config):
@@ -207,10 +213,6 @@ def _summary(inputs, config):
     width, height = inputs.content.size
     styles = ", ".join("{}x{}".format(*style.size) for style in inputs.styles)
     return f"content: {width}x{height}  style: {styles}  weights: {inputs.backbone.name}  steps: {config.steps}"
-
-
-def _say(line):
-    print(f"jnst: {line}", file=sys.stderr, flush=True)
 
 
 if __name__ == "__main__":

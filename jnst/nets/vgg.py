@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 
 from jnst import ops
-from jnst.config import BLOCKS
+from jnst.config import CONVOLUTIONS
 from jnst.conv import conv3x3
 from jnst.types import Features, Image, Params
 
@@ -25,10 +25,9 @@ def convolutions(layers: Sequence[str] | None = None) -> tuple[str, ...]:
     >>> convolutions(["relu1_1", "conv2_1"])
     ('conv1_1', 'conv1_2', 'conv2_1')
     """
-    names = tuple(f"conv{block}_{index}" for block, count in enumerate(BLOCKS, 1) for index in range(1, count + 1))
     if layers is None:
-        return names
-    return names[: 1 + max(names.index("conv" + layer[4:]) for layer in layers)]
+        return CONVOLUTIONS
+    return CONVOLUTIONS[: 1 + max(CONVOLUTIONS.index("conv" + layer[4:]) for layer in layers)]
 
 
 def min_size(layers: Sequence[str], padding: str = "zeros") -> int:
