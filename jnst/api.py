@@ -14,6 +14,7 @@ from jnst.errors import InputError
 from jnst.images import Picture
 from jnst.nets import vgg
 from jnst.tasks import stylize as task
+from jnst.weights import Progress
 
 __all__ = ["Inputs", "Result", "computing", "device_of", "footprint", "prepare", "read_inputs", "shrunk", "stylize"]
 
@@ -66,7 +67,7 @@ def stylize(
     Args:
         content: A file, a bundled picture's name, or an array `[H, W, 3]` of floats in [0, 1] or of uint8.
         style: The same, or a list of several that are blended.
-        weights: A file, a bundled name, or `random[:SEED]`.
+        weights: A file, a bundled name, `vgg19` (downloaded at its first use, in silence), or `random[:SEED]`.
         init: `content`, `noise`, `mix`, a file or an array.
         style_mix: A share for each style, as numbers or as the command's text.
         callback: Called between steps with a `tasks.stylize.Record`; a true answer ends the run.
@@ -108,6 +109,7 @@ def read_inputs(
     content: str | Path | np.ndarray | None = None,
     styles: Sequence[str | Path | np.ndarray] | None = None,
     init: str | Path | np.ndarray | None = None,
+    progress: Progress | None = None,
 ) -> Inputs:
     """Reads the backbone and the pictures and brings them to size.
 
@@ -116,29 +118,31 @@ def read_inputs(
         content: A file or an array.
         styles: Files or arrays.
         init: A file, an array, or one of the words that `--init` knows.
+        progress: Told of a download, where the weights are not here yet.
 
     Raises:
         InputError: naming the file and what is wrong with it.
     """
-    flags = {flag: parse_layers(flag, getattr(config, flag))[0] for flag in ("content_layers", "style_layers")}
-    layers = flags["content_layers"] + flags["style_layers"]
-    backbone = weights.load(config.weights, layers)
-    for flag, names in flags.items():
-        backbone.require(flag, names)
-    least = vgg.min_size(layers, backbone.padding)
     picture = _picture("content", config.content if content is None else content)
     picture = images.resize(picture, images.fit(picture.size, config.size))
-    _check_size("content", picture, least, layers)
     longest = max(1, round(max(picture.size) * config.style_scale))
     found = []
     for source in split_list(config.style) if styles is None else styles:
         style = _picture("style", source)
-        style = images.resize(style, images.fit(style.size, longest))
-        _check_size("style", style, least, layers)
-        found.append(style)
+        found.append(images.resize(style, images.fit(style.size, longest)))
     init = config.init if init is None else init
     is_word = isinstance(init, str) and init in INITS
     start = None if is_word else images.resize(_picture("init", init), picture.size)
+    # After the pictures: a mistake in their names is not worth a download.
+    flags = {flag: parse_layers(flag, getattr(config, flag))[0] for flag in ("content_layers", "style_layers")}
+    layers = flags["content_layers"] + flags["style_layers"]
+    backbone = weights.load(config.weights, layers, progress=progress)
+    for flag, names in flags.items():
+        backbone.require(flag, names)
+    least = vgg.min_size(layers, backbone.padding)
+    _check_size("content", picture, least, layers)
+    for style in found:
+        _check_size("style", style, least, layers)
     return Inputs(content=picture, styles=tuple(found), init=start, backbone=backbone)
 
 

@@ -22,11 +22,13 @@ __all__ = [
     "PRECISIONS",
     "PRESERVE_COLORS",
     "PROJECTIONS",
+    "SOURCES",
     "TOTAL_VARIATIONS",
     "Normalization",
     "ObjectiveSpec",
     "OptimizerConfig",
     "StylizeConfig",
+    "WeightsConfig",
     "check",
     "check_config",
     "join_list",
@@ -48,6 +50,16 @@ POOLINGS = {
     "l2": "the root of the mean square of 2x2 (Henaff & Simoncelli 2016)",
 }
 PADDINGS = ("zeros", "reflect", "replicate")
+SOURCES = {
+    "auto": "what the file's names and numbers show, or an error",
+    "caffe": "BGR in 0..255 minus Caffe's mean (vgg19-d01eb7cb.pth, vgg_conv.pth)",
+    "torchvision": "RGB in [0, 1] minus a mean, over a deviation (vgg19-dcbb9e9d.pth)",
+    "normalised": "RGB in [0, 1], through a first 1x1 layer; borders reflected (vgg_normalised.pth)",
+    "slim16x": "RGB in [0, 1], through a first layer conv0; borders reflected (Wang et al. 2020)",
+    "keras": "BGR in 0..255 minus Caffe's mean (vgg19_weights_..._notop.h5)",
+    "matconvnet": "RGB in 0..255 minus the file's mean (imagenet-vgg-verydeep-19.mat)",
+}
+"""What a weights file's network was fed; the file's first layer may do it."""
 TOTAL_VARIATIONS = {"l1": "sum of |difference|", "l2": "sum of squared difference"}
 INITS = {
     "content": "the content image",
@@ -169,7 +181,9 @@ class StylizeConfig:
     style: str = _option("", "Style image, or a comma list of several that are blended.")
     style_mix: str = _option("", "Share of each style, such as 0.3,0.7; normalized to sum 1. Empty: equal shares.")
     output: str = _option("", "The picture to write: .png, .jpg, .webp or .tif.")
-    weights: str = _option("random", "Backbone: a file, a bundled name, or random[:SEED].")
+    weights: str = _option(
+        "random", "Backbone: a file, vgg19 (downloaded once), a bundled or converted name, or random[:SEED]."
+    )
     size: int = _option(512, "Longest side of the output in pixels; 0 keeps the content image's.", lower=0, upper=65535)
     style_scale: float = _option(
         1.0, "Longest side of the style image over that of the output: the scale of the strokes.", above=0.0, upper=64.0
@@ -204,6 +218,15 @@ class StylizeConfig:
     save_every: int = _option(0, "Also write OUTPUT-000100.png and so on, every so many steps; 0: never.", lower=0)
     precision: str = _option("float32", "Arithmetic of the network.", choices=PRECISIONS)
     device: str = _option("auto", "auto, cpu, gpu, tpu, or one of several such as gpu:1.")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class WeightsConfig:
+    """The flags of `weights`."""
+
+    output: str = _option("", "The file to write: .safetensors by convert, a picture by inspect.")
+    source: str = _option("auto", "What a file's network was fed, where its numbers do not show it.", choices=SOURCES)
+    url: str = _option("", "For fetch: another address of the same file; its hash is checked as ever.")
 
 
 def option_line(name: str, value: object) -> str:

@@ -1,12 +1,24 @@
-"""Writing files that appear whole or not at all."""
+"""Writing files that appear whole or not at all, and the folder for what is kept between runs."""
 
 import os
 import tempfile
 from pathlib import Path
 
+import platformdirs
+
 from jnst.errors import InputError
 
-__all__ = ["check_writable", "write_atomically"]
+__all__ = ["cache_folder", "check_writable", "umask", "weights_folder", "write_atomically"]
+
+
+def cache_folder() -> Path:
+    """`JNST_CACHE`, else jnst's folder among the user's caches."""
+    return Path(os.environ.get("JNST_CACHE") or platformdirs.user_cache_dir("jnst"))
+
+
+def weights_folder() -> Path:
+    """Where weights lie that were fetched or converted."""
+    return cache_folder() / "weights"
 
 
 def write_atomically(path: str | Path, data: bytes) -> None:
@@ -26,7 +38,7 @@ def write_atomically(path: str | Path, data: bytes) -> None:
             file.write(data)
             file.flush()
             os.fsync(file.fileno())
-        os.chmod(temporary, 0o666 & ~_umask())  # temporary files are made private
+        os.chmod(temporary, 0o666 & ~umask())  # temporary files are made private
         os.replace(temporary, path)
         temporary = None
     except OSError as error:
@@ -53,7 +65,8 @@ def check_writable(path: str | Path) -> None:
         raise InputError(f"--output={path}: cannot be written: {error.strerror or error}") from error
 
 
-def _umask():
+def umask() -> int:
+    """The permissions that new files do not get; private temporary ones are given the rest."""
     mask = os.umask(0)
     os.umask(mask)
     return mask

@@ -5,7 +5,9 @@ In memory a picture is float32 sRGB in [0, 1], `[H, W, 3]`, with its alpha chann
 
 import dataclasses
 import io
+import math
 import warnings
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +17,18 @@ from jnst import bundled
 from jnst.errors import InputError
 from jnst.files import write_atomically
 
-__all__ = ["FORMATS", "Picture", "check_encodable", "encode", "fit", "format_of", "load", "resize", "save"]
+__all__ = [
+    "FORMATS",
+    "Picture",
+    "check_encodable",
+    "contact_sheet",
+    "encode",
+    "fit",
+    "format_of",
+    "load",
+    "resize",
+    "save",
+]
 
 FORMATS = {
     ".png": "PNG",
@@ -219,3 +232,29 @@ def _bytes(values):
     if not np.isfinite(values).all():
         raise ValueError("a picture with pixels that are not finite is not written")
     return np.rint(np.clip(values, 0, 1) * 255).astype(np.uint8)
+
+
+def contact_sheet(tiles: Sequence[np.ndarray], *, gap: int = 8, columns: int = 0) -> np.ndarray:
+    """Pictures of one size side by side on white, row by row.
+
+    Args:
+        tiles: Each `[h, w, 3]`.
+        gap: Pixels between and around them.
+        columns: How many in a row; 0: as many as make the sheet about square.
+
+    Returns:
+        `[H, W, 3]` float32.
+
+    >>> contact_sheet([np.zeros((4, 6, 3))] * 5, gap=1).shape
+    (16, 15, 3)
+    """
+    height, width = tiles[0].shape[:2]
+    columns = columns or max(1, round(math.sqrt(len(tiles) * (height + gap) / (width + gap))))
+    rows = -(-len(tiles) // columns)
+    sheet = np.ones((rows * (height + gap) + gap, columns * (width + gap) + gap, 3), np.float32)
+    for index, tile in enumerate(tiles):
+        top, left = (
+            gap + place * (side + gap) for place, side in zip(divmod(index, columns), (height, width), strict=True)
+        )
+        sheet[top : top + height, left : left + width] = tile
+    return sheet

@@ -1,22 +1,15 @@
 """The compilation cache: a second run of the same shapes starts without compiling."""
 
-import os
-from pathlib import Path
-
 import jax
-import platformdirs
 
-__all__ = ["folder", "use"]
+from jnst.files import cache_folder
 
-
-def folder() -> Path:
-    """`JNST_CACHE`, else jnst's folder among the user's caches."""
-    return Path(os.environ.get("JNST_CACHE") or platformdirs.user_cache_dir("jnst"))
+__all__ = ["use"]
 
 
 def use() -> None:
-    """Keeps compiled programs in `folder()/xla`; where that cannot be written, runs go on without."""
-    path = folder() / "xla"
+    """Keeps compiled programs in `xla` in jnst's cache folder; where that cannot be written, runs go on without."""
+    path = cache_folder() / "xla"
     try:
         path.mkdir(parents=True, exist_ok=True)
     except OSError:

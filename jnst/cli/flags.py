@@ -35,20 +35,22 @@ def define(config: type, values: flags.FlagValues) -> None:
         _DEFINE[type(field.default)](field.name, field.default, _help(field), flag_values=values)
 
 
-def parse(values: flags.FlagValues, argv: Sequence[str]) -> None:
-    """Parses `argv`, the program's name first.
+def parse(values: flags.FlagValues, argv: Sequence[str], *, words: int = 0) -> list[str]:
+    """Parses `argv`, the program's name first, and returns what is no flag: at most so many `words`, anywhere.
 
     Raises:
         InputError: an unknown flag, a value that is no number, a flagfile that is not there, a stray argument.
     """
+    values.set_gnu_getopt(True)
     try:
         rest = values([argv[0], *_expanded(argv[1:], ())])
     except flags.IllegalFlagValueError as error:
         raise InputError(_illegal(values, str(error))) from error
     except flags.Error as error:
         raise InputError(str(error)) from error
-    if len(rest) > 1:
-        raise InputError(f"{rest[1]!r}: expected flags only, such as --content=photo.jpg")
+    if len(rest) > 1 + words:
+        raise InputError(f"{rest[1 + words]!r}: expected flags only, such as --output=picture.png")
+    return rest[1:]
 
 
 def _illegal(values, message):
@@ -124,7 +126,11 @@ def join_paths(name: str, parts: Sequence[str]) -> str:
 
 def _is_word(name, part):
     """Whether a value is no file here: a bundled name, or a word such as `noise`, whatever lies in the folder."""
-    return not part or (name == "init" and part in INITS) or (name != "output" and not bundled.is_file(part))
+    from jnst.weights import is_word  # late: it loads numpy
+
+    if not part or (name == "init" and part in INITS) or (name == "weights" and is_word(part)):
+        return True
+    return name != "output" and not bundled.is_file(part)
 
 
 def resolved(config: object) -> dict[str, object]:

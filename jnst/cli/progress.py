@@ -1,11 +1,8 @@
 """What a run shows: a bar with losses and time left on a terminal, plain lines in a log."""
 
-import os
-import sys
-
 import tqdm
 
-from jnst.cli.lines import say
+from jnst.cli.lines import bar_shape, on_terminal, say
 from jnst.tasks.stylize import Record
 
 __all__ = ["Progress"]
@@ -15,26 +12,12 @@ __all__ = ["Progress"]
 _BAR = "{percentage:3.0f}%|{bar}| {n_fmt}/{total_fmt} {remaining} left{postfix}"
 
 
-def _on_terminal():
-    """Whether a bar has a terminal, and the lines would not go into a log."""
-    return all(stream is not None and stream.isatty() for stream in (sys.stdout, sys.stderr))
-
-
-def _shape():
-    """tqdm follows the window; where a terminal has no size (0x0 in some containers), it would show nothing."""
-    try:
-        known = all(os.get_terminal_size(sys.stderr.fileno()))
-    except (OSError, ValueError):
-        known = False
-    return {"dynamic_ncols": True} if known else {"ncols": 120, "nrows": 24}
-
-
 class Progress:
     """A callback's printing half: `show(record)` after each chunk, then `close()`."""
 
     def __init__(self, steps: int, print_every: int):
         self._every = print_every
-        self._bar = tqdm.tqdm(total=steps, bar_format=_BAR, **_shape()) if _on_terminal() else None
+        self._bar = tqdm.tqdm(total=steps, bar_format=_BAR, **bar_shape()) if on_terminal() else None
 
     def show(self, record: Record) -> None:
         """Moves the bar, or prints a line at step 0, each `print_every` steps and the last."""

@@ -1,15 +1,14 @@
 """`stylize`: two pictures in, one out."""
 
+import dataclasses
 import os
 import sys
 import time
-import traceback
 from collections.abc import Sequence
-
-from absl import flags as absl_flags
 
 from jnst import bundled, files
 from jnst.cli import flags
+from jnst.cli.command import BAD_INPUT, DIVERGED, DONE, INTERRUPTED, guard, start
 from jnst.cli.interrupt import Interrupt
 from jnst.cli.lines import say, warn
 from jnst.config import StylizeConfig, check, check_config, split_list
@@ -27,63 +26,31 @@ usage: stylize --content=PHOTO --style=PAINTING --output=PICTURE [flags]
   stylize --flagfile=out.flags                  makes out.png again
 """
 
-DONE, OUR_FAULT, BAD_INPUT, DIVERGED, INTERRUPTED = 0, 1, 2, 3, 130
-
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs the command. Returns 0 done, 1 our fault, 2 the user's input, 3 diverged, 130 Ctrl-C."""
-    argv = sys.argv if argv is None else argv
-    for stream in (sys.stdout, sys.stderr):
-        if hasattr(stream, "reconfigure"):  # a file's name may hold what the terminal cannot show
-            stream.reconfigure(errors="backslashreplace")
-    # Before numpy is loaded: it has little to do here, and its waiting threads would slow XLA's.
-    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     interrupt = Interrupt()
-    values = absl_flags.FlagValues()
-    flags.define(StylizeConfig, values)
-    absl_flags.DEFINE_bool("dry_run", False, "Print size, memory and estimated time, then stop.", flag_values=values)
-    absl_flags.DEFINE_bool("version", False, "Print the version.", flag_values=values)
-    absl_flags.DEFINE_bool("help", False, "Print the flags.", flag_values=values)
-    try:
-        if len(argv) == 1:
-            print(USAGE + "\n  --help lists the flags; presets: " + ", ".join(bundled.names("presets", ".flags")))
-            return DONE
-        flags.parse(values, argv)
-        if values.help:
-            print(flags.help_text(StylizeConfig, USAGE), end="")
-            print(_COMMAND_FLAGS, end="")
-            return DONE
-        if values.version:
-            print(f"jnst {__version__}")
-            return DONE
-        with interrupt:
-            config = flags.to_config(StylizeConfig, values)
-            _check_flags(config)
-            return _stylize(config, interrupt, dry_run=values.dry_run)
-    except InputError as error:
-        warn(error)
-        return BAD_INPUT
-    except KeyboardInterrupt:
+
+    def interrupted():
         when = "at once; the picture is not" if interrupt.running else "before there was a picture; nothing"
-        warn(f"interrupted {when} written")
-        return INTERRUPTED
-    except BrokenPipeError:  # the reader of our lines has gone; that is no mistake
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return f"interrupted {when} written"
+
+    return guard(lambda: _main(sys.argv if argv is None else argv, interrupt), interrupted)
+
+
+def _main(argv, interrupt):
+    if len(argv) == 1:
+        print(USAGE + "\n  --help lists the flags; presets: " + ", ".join(bundled.names("presets", ".flags")))
         return DONE
-    except Exception:  # a mistake of ours: shown whole
-        traceback.print_exc()
-        return OUR_FAULT
-
-
-_COMMAND_FLAGS = """
-  --dry_run
-      Print size, memory and estimated time, then stop.
-  --flagfile
-      Read flags from a file, or from a preset by name.
-  --version
-  --help
-"""
+    dry_run = {"dry_run": "Print size, memory and estimated time, then stop."}
+    parsed = start(StylizeConfig, argv, USAGE, switches=dry_run)
+    if parsed is None:
+        return DONE
+    with interrupt:
+        values, _ = parsed
+        config = flags.to_config(StylizeConfig, values)
+        _check_flags(config)
+        return _stylize(config, interrupt, dry_run=values.dry_run)
 
 
 def _stylize(config, interrupt, dry_run):
@@ -94,7 +61,7 @@ def _stylize(config, interrupt, dry_run):
     cache.use()
     with api.computing(config) as device:
         say(f"device: {device.platform} ({device.device_kind})")
-        inputs = api.read_inputs(config)
+        inputs = _read_inputs(config, dry_run)
         images.check_encodable(inputs.content.size, images.format_of(config.output))
         if not dry_run:
             for path in report.outputs(config.output, config.steps if config.save_every else 0):
@@ -109,6 +76,17 @@ def _stylize(config, interrupt, dry_run):
         prepared = api.prepare(inputs, config)
         compile_seconds = time.perf_counter() - start
         return _run(config, inputs, prepared, interrupt, f"{device.platform} ({device.device_kind})", compile_seconds)
+
+
+def _read_inputs(config, dry_run):
+    from jnst import api
+    from jnst.cli import download
+    from jnst.weights import fetch
+
+    if dry_run and config.weights in fetch.DOWNLOADS and not fetch.here(config.weights):
+        say(f"{config.weights} is not here: a run would first {download.describe(fetch.DOWNLOADS[config.weights])}")
+        config = dataclasses.replace(config, weights="random")  # of the same widths, so the same costs
+    return api.read_inputs(config, progress=download.Bar)
 
 
 def _run(config, inputs, prepared, interrupt, device, compile_seconds):

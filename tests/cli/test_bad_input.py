@@ -48,7 +48,7 @@ BAD = {
     "empty content": (["--content=empty.png"], "empty.png: an empty file"),
     "truncated content": (["--content=cut.png"], "cut.png: damaged or truncated"),
     "truncated TIFF": (["--content=cut.tif"], "cut.tif: "),
-    "text as weights": (["--weights=text.png"], "text.png: neither .npz nor"),
+    "text as weights": (["--weights=text.png"], "text.png: not a weights file"),
     "random seed": (["--weights=random:x"], "--weights=random:x"),
     "unknown ending": (["--output=out/o.bmp"], "--output=out/o.bmp: expected a name ending in .png"),
     "no ending": (["--output=out/o"], "--output=out/o: expected a name ending in"),

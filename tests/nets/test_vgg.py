@@ -59,7 +59,7 @@ def test_real_weights_on_a_real_picture_equal_the_reference(shared):
     image = images.resize(image, images.fit(image.size, 64)).rgb
     layers = ("relu1_1", "relu2_1", "relu3_1", "conv3_4")
     with jax.default_matmul_precision("highest"):
-        ours = features(weights.read_npz(path).params, image, layers)
+        ours = features(weights.read(path).params, image, layers)
     # As the network was trained: blue first, 0..255, minus the published mean; nothing folded, nothing reversed.
     raw = {"mean": np.array([103.939, 116.779, 123.68])}
     with np.load(path) as arrays:

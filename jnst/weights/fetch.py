@@ -1,0 +1,233 @@
+"""Downloads that are checked by hash and appear whole or not at all.
+
+Pooch does the work: a temporary file, the hash, the rename; and Requests below it follows the usual variables for
+proxies and certificates. Around it stand what neither has: a limit on what is accepted, and retries that know a cut
+connection, which is worth another try, from a missing network, which is said at once.
+"""
+
+import contextlib
+import dataclasses
+import os
+import socket
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Protocol
+from urllib.parse import urlsplit
+
+from jnst import bundled, files
+from jnst.errors import InputError
+
+__all__ = ["DOWNLOADS", "MIRROR", "Bar", "Download", "Progress", "fetch", "here", "place"]
+
+MIRROR = "JNST_MIRROR"
+"""The variable with the address of a folder that holds the same files, for networks that reach no other."""
+
+TRIES = 3
+CONNECT_SECONDS, SILENT_SECONDS = 6.0, 10.0
+"""How long all addresses of a host together may take to answer; how long a connection may say nothing."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Download:
+    """A file that is known by its hash."""
+
+    name: str
+    url: str
+    size: int
+    """In bytes."""
+    md5: str
+    sha256: str = ""
+    """Empty until somebody has seen the file: then the better hash."""
+
+    @property
+    def file(self) -> str:
+        """The file's name."""
+        return self.url.rpartition("/")[2]
+
+    @property
+    def hash(self) -> str:
+        """The hash that is checked, with its kind."""
+        return f"sha256:{self.sha256}" if self.sha256 else f"md5:{self.md5}"
+
+
+# Address and MD5 as keras-applications has them; the size as its progress bars show it.
+DOWNLOADS = {
+    "vgg19": Download(
+        name="vgg19",
+        url="https://storage.googleapis.com/tensorflow/keras-applications/vgg19/"
+        "vgg19_weights_tf_dim_ordering_tf_kernels_notop.h5",
+        size=80_134_624,
+        md5="253f8cb515780f3b799900260a226db6",
+    )
+}
+"""By the name that `--weights` takes."""
+
+
+class Bar(Protocol):
+    """What is told of a download while it runs."""
+
+    def update(self, count: int, /) -> None:
+        """So many bytes more."""
+
+    def close(self) -> None:
+        """No more will come."""
+
+
+Progress = Callable[[Download, str, int], Bar]
+"""Called before each try with what is fetched, from where, and which try it is, from 1."""
+
+
+def place(download: Download) -> Path:
+    """Where the file lies once it is here."""
+    return files.weights_folder() / download.file
+
+
+def here(name: str) -> bool:
+    """Whether the download of this name has been made."""
+    return bundled.is_file(place(DOWNLOADS[name]))
+
+
+def fetch(name: str, *, url: str = "", progress: Progress | None = None) -> Path:
+    """The file of a name in `DOWNLOADS`, downloaded where it is not here yet, its hash checked in any case.
+
+    Args:
+        name: Of the download.
+        url: Another address of the same file; else a folder named by `JNST_MIRROR`, else the public address.
+        progress: Told of the download.
+
+    Raises:
+        InputError: it cannot be had; the message says why and what to do instead.
+    """
+    import pooch  # late: it takes a while to load
+    import requests
+
+    download = DOWNLOADS[name]
+    path = place(download)
+    if bundled.is_file(path):
+        if not _matches(path, download):
+            raise InputError(f"{path}: is not the file that {name} means (its hash is not {download.hash}): remove it")
+        return path
+    mirror = os.environ.get(MIRROR, "").rstrip("/")
+    url = url or (f"{mirror}/{download.file}" if mirror else download.url)
+    if not url.startswith(("http://", "https://")):
+        raise InputError(f"{name}: {url}: expected an address that begins with https:// or http://")
+    pooch.get_logger().setLevel("ERROR")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        _sweep(path.parent)
+        timeout = (_connect_seconds(download, url), SILENT_SECONDS)
+        for attempt in range(1, TRIES + 1):
+            guard = _Guard(download.size, progress(download, url, attempt) if progress else None)
+            client = pooch.HTTPDownloader(progressbar=guard, chunk_size=2**16, timeout=timeout)
+            try:
+                pooch.retrieve(url, download.hash, fname=download.file, path=path.parent, downloader=client)
+                os.chmod(path, 0o666 & ~files.umask())  # temporary files are made private
+                return path
+            except (requests.ConnectionError, requests.exceptions.ChunkedEncodingError, requests.Timeout) as error:
+                if not guard.count or attempt == TRIES:  # never reached: no better in a second
+                    raise _failure(download, url, _cause(error, guard.count)) from error
+            except requests.HTTPError as error:
+                status = error.response.status_code
+                if status < 500 or attempt == TRIES:
+                    raise _failure(download, url, f"the server answers {status} {error.response.reason}") from error
+            except requests.RequestException as error:
+                raise _failure(download, url, str(error)) from error
+            except (ValueError, _TooLong) as error:  # Pooch's word for a wrong hash
+                raise _failure(download, url, f"these are not its bytes: expected {download.hash}") from error
+            finally:
+                guard.finish()
+            time.sleep(attempt)
+    except OSError as error:
+        raise InputError(
+            f"{path}: cannot be written: {error.strerror or error} (JNST_CACHE names the folder)"
+        ) from error
+    raise AssertionError("unreachable")
+
+
+class _TooLong(Exception):
+    """More bytes than the file has."""
+
+
+class _Guard:
+    """What Pooch takes for a progress bar: counts, tells the real one, and stops what does not end."""
+
+    total = 0
+
+    def __init__(self, size: int, bar: Bar | None):
+        self.count, self._size, self._bar = 0, size, bar
+
+    def update(self, count):
+        """Pooch reports whole chunks, the last one too."""
+        self.count += count
+        if self.count > self._size + 2**17:
+            raise _TooLong
+        if self._bar is not None:
+            self._bar.update(count)
+
+    def reset(self):
+        """Pooch does this at the end, to report the total once more."""
+        self.finish()
+        self.count = 0
+
+    def close(self):
+        """Pooch does this at the end."""
+
+    def finish(self):
+        """Closes the real bar, once."""
+        if self._bar is not None:
+            self._bar.close()
+        self._bar = None
+
+
+def _failure(download, url, cause):
+    known = ", ".join(["random", *bundled.names("weights", ".safetensors")])
+    return InputError(
+        f"{download.name}: cannot be fetched from {url}: {cause}; put the file at {place(download)} yourself, "
+        f"set {MIRROR} to the address of a folder that has it, or use another --weights (a file; bundled: {known})"
+    )
+
+
+def _cause(error, count):
+    if count:
+        return "the connection broke off" if "timed out" not in str(error) else "the connection fell silent"
+    words = str(error)
+    if "NameResolution" in words or "getaddrinfo" in words or "name resolution" in words.lower():
+        return "no network (the host's name is not found)"
+    if "roxy" in words:
+        return "the proxy does not answer"
+    if "timed out" in words:
+        return "no answer in time"
+    if "CERTIFICATE" in words:
+        return "the server's certificate is not trusted"
+    return "no connection"
+
+
+def _connect_seconds(download, url):
+    """urllib3 tries the addresses of a host one after the other, each this long."""
+    import requests
+
+    if requests.utils.get_environ_proxies(url):  # which alone may know the host
+        return CONNECT_SECONDS
+    try:
+        parts = urlsplit(url)
+        found = socket.getaddrinfo(parts.hostname, parts.port or 443, type=socket.SOCK_STREAM)
+    except OSError as error:
+        raise _failure(download, url, "no network (the host's name is not found)") from error
+    except ValueError as error:
+        raise InputError(f"{download.name}: {url}: not an address ({error})") from error
+    return max(1.0, CONNECT_SECONDS / len(found))
+
+
+def _matches(path, download):
+    import pooch
+
+    return pooch.file_hash(str(path), alg=download.hash.partition(":")[0]) == download.hash.partition(":")[2]
+
+
+def _sweep(folder):
+    """Removes what killed downloads left a day ago or earlier; younger ones may be alive."""
+    for path in folder.glob("tmp*"):
+        with contextlib.suppress(OSError):
+            if time.time() - path.stat().st_mtime > 86400:
+                path.unlink()
