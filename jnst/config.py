@@ -15,6 +15,7 @@ __all__ = [
     "BLOCKS",
     "CONVOLUTIONS",
     "INITS",
+    "LINE_SEARCHES",
     "NORMALIZATIONS",
     "OPTIMIZERS",
     "PADDINGS",
@@ -35,6 +36,7 @@ __all__ = [
     "option_line",
     "parse_layers",
     "parse_mix",
+    "parse_rate",
     "split_list",
 ]
 
@@ -63,10 +65,14 @@ SOURCES = {
 TOTAL_VARIATIONS = {"l1": "sum of |difference|", "l2": "sum of squared difference"}
 INITS = {
     "content": "the content image",
-    "noise": "the network's mean color plus uniform noise of +-20/255",
+    "noise": "the network's mean color plus uniform noise",
     "mix": "noise_ratio * noise + (1 - noise_ratio) * content",
 }
 PROJECTIONS = {"clip": "to the displayable range after each step", "none": "clipped on saving only"}
+LINE_SEARCHES = {
+    "none": "whole steps after the first, as neural-style runs L-BFGS",
+    "zoom": "optax's search for a step that satisfies the strong Wolfe conditions; several gradients a step",
+}
 PRESERVE_COLORS = {
     "none": "the style's colors",
     "luminance": "style transfer of luminance only, the content's chroma put back (Gatys et al. 2017)",
@@ -78,12 +84,13 @@ PRECISIONS = {
     "float64": "for comparing with references",
 }
 
-# The names are optax's; the values are arguments that differ from optax's defaults.
+# The names are optax's; the values are arguments that differ from optax's defaults. `lbfgs` has options of its own.
 OPTIMIZERS: Mapping[str, Mapping[str, float]] = {
     "adam": {},
     "adabelief": {},
     "adamax": {},
     "amsgrad": {},
+    "lbfgs": {},
     "lion": {"weight_decay": 0.0},  # which would pull the picture towards black
     "nadam": {},
     "rmsprop": {},
@@ -163,7 +170,9 @@ class ObjectiveSpec:
 class OptimizerConfig:
     """The static half of an optimizer over a canvas."""
 
-    optimizer: str = "adam"
+    optimizer: str = "lbfgs"
+    history: int = 20
+    line_search: str = "none"
     projection: str = "clip"
     canvas_scale: int = 1
 
@@ -189,8 +198,16 @@ class StylizeConfig:
         1.0, "Longest side of the style image over that of the output: the scale of the strokes.", above=0.0, upper=64.0
     )
     steps: int = _option(300, "Updates of the canvas.", lower=1, upper=10_000_000)
-    optimizer: str = _option("adam", "Optimizer, one of optax's.", choices=OPTIMIZERS)
-    learning_rate: float = _option(0.03, "Step size, in units of --canvas_scale.", above=0.0, upper=1e6)
+    optimizer: str = _option("lbfgs", "Optimizer: L-BFGS, or one of optax's.", choices=OPTIMIZERS)
+    learning_rate: float = _option(
+        0.0,
+        "Step size, in units of --canvas_scale; of L-BFGS, a factor. 0: the optimizer's own, 1 for lbfgs, "
+        "0.03 * canvas_scale for the others.",
+        lower=0.0,
+        upper=1e6,
+    )
+    history: int = _option(20, "Pairs that L-BFGS remembers.", lower=1, upper=1000)
+    line_search: str = _option("none", "How L-BFGS finds the length of a step.", choices=LINE_SEARCHES)
     content_weight: float = _option(1.0, "Weight of the content term.", lower=0.0, upper=1e12)
     style_weight: float = _option(100.0, "Weight of the style term.", lower=0.0, upper=1e12)
     tv_weight: float = _option(10.0, "Weight of the total variation.", lower=0.0, upper=1e12)
@@ -208,6 +225,7 @@ class StylizeConfig:
     pooling: str = _option("avg", "Pooling between the network's blocks.", choices=POOLINGS)
     init: str = _option("content", "Start: content, noise, mix, or a picture file.")
     noise_ratio: float = _option(0.6, "Share of noise in --init=mix.", lower=0.0, upper=1.0)
+    noise_width: float = _option(20.0, "Half width of the noise, of 255.", lower=0.0, upper=255.0)
     projection: str = _option("clip", "What happens to pixels out of range after each step.", choices=PROJECTIONS)
     canvas_scale: int = _option(1, "Unit of the optimized pixels: 1 for [0, 1], 255 for [0, 255].", choices=(1, 255))
     preserve_color: str = _option("none", "Keep the content image's colors.", choices=PRESERVE_COLORS)
@@ -319,6 +337,11 @@ def parse_layers(flag: str, text: str) -> tuple[tuple[str, ...], tuple[float, ..
         names.append(name)
         weights.append(_non_negative(flag, text, number) if colon else 1 / len(parts))
     return tuple(names), tuple(weights)
+
+
+def parse_rate(config: StylizeConfig) -> float:
+    """The learning rate, the optimizer's own where none is given."""
+    return config.learning_rate or (1.0 if config.optimizer == "lbfgs" else 0.03 * config.canvas_scale)
 
 
 def parse_mix(text: str, count: int) -> tuple[float, ...]:

@@ -14,6 +14,7 @@ import optax
 from jax import lax
 
 from jnst.config import OPTIMIZERS, OptimizerConfig
+from jnst.lbfgs import lbfgs
 from jnst.types import Image, Rates, Terms
 
 __all__ = ["Objective", "OptimState", "image_of", "init", "make_optimizer", "minimize", "step"]
@@ -26,7 +27,8 @@ class OptimState(NamedTuple):
     """Everything the next step needs, and the best canvas so far."""
 
     canvas: jax.Array  # [H, W, 3], in units of canvas_scale
-    gradient: jax.Array  # of the objective at the canvas
+    total: jax.Array  # loss at the canvas
+    gradient: jax.Array  # of the loss at the canvas
     opt_state: optax.OptState
     step: jax.Array  # int32: updates made; -1 before the first evaluation
     best_canvas: jax.Array
@@ -34,15 +36,33 @@ class OptimState(NamedTuple):
     best_step: jax.Array
 
 
-def make_optimizer(rates: Rates, config: OptimizerConfig) -> optax.GradientTransformation:
+def make_optimizer(rates: Rates, config: OptimizerConfig) -> optax.GradientTransformationExtraArgs:
     """The named optimizer, built inside the traced function: its learning rate may be traced."""
-    return getattr(optax, config.optimizer)(rates.learning_rate, **OPTIMIZERS[config.optimizer])
+    if config.optimizer != "lbfgs":
+        return _holding(getattr(optax, config.optimizer)(rates.learning_rate, **OPTIMIZERS[config.optimizer]))
+    if config.line_search == "zoom":
+        return _holding(optax.lbfgs(memory_size=config.history))
+    box = (0, config.canvas_scale) if config.projection == "clip" else None
+    return lbfgs(rates.learning_rate, history=config.history, box=box)
+
+
+def _holding(optimizer):
+    """The optimizer with `hold`: where true, the update is 0 and the state stays."""
+    optimizer = optax.with_extra_args_support(optimizer)
+
+    def update(gradient, state, params, *, hold, **extra):
+        stay = lambda: (jnp.zeros_like(params), state)  # noqa: E731
+        # A line search computes gradients: not for nothing.
+        return lax.cond(hold, stay, lambda: optimizer.update(gradient, state, params, **extra))
+
+    return optax.GradientTransformationExtraArgs(optimizer.init, update)
 
 
 def init(canvas: jax.Array, rates: Rates, config: OptimizerConfig) -> OptimState:
     """The state before the first evaluation. No two leaves share a buffer: the state can be donated."""
     return OptimState(
         canvas=canvas,
+        total=jnp.zeros((), canvas.dtype),
         gradient=jnp.zeros_like(canvas),
         opt_state=make_optimizer(rates, config).init(canvas),
         step=jnp.int32(-1),
@@ -74,21 +94,26 @@ def step(
     Returns:
         The new state, and the terms at its canvas.
     """
-    first = state.step < 0
-    updates, opt_state = make_optimizer(rates, config).update(state.gradient, state.opt_state, state.canvas)
-    moved = optax.apply_updates(state.canvas, updates)
-    if config.projection == "clip":
-        moved = jnp.clip(moved, 0, config.canvas_scale)
-    canvas, opt_state = jax.tree.map(
-        lambda old, new: jnp.where(first, old, new), (state.canvas, state.opt_state), (moved, opt_state)
-    )
     count = state.step + 1
     key = jax.random.fold_in(key, count)
     loss = lambda canvas: objective(key, image_of(canvas, config))  # noqa: E731
+    updates, opt_state = make_optimizer(rates, config).update(
+        state.gradient,
+        state.opt_state,
+        state.canvas,
+        hold=state.step < 0,
+        value=state.total,
+        grad=state.gradient,
+        value_fn=lambda canvas: loss(canvas)[0],
+    )
+    canvas = optax.apply_updates(state.canvas, updates)
+    if config.projection == "clip":
+        canvas = jnp.where(state.step < 0, canvas, jnp.clip(canvas, 0, config.canvas_scale))
     (total, terms), gradient = jax.value_and_grad(loss, has_aux=True)(canvas)
     better = jnp.isfinite(total) & (total < state.best_total)
     new = OptimState(
         canvas=canvas,
+        total=total,
         gradient=gradient,
         opt_state=opt_state,
         step=count,

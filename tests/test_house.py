@@ -28,6 +28,7 @@ LAYERS = {
     "transforms": 1,
     "parameterize": 2,
     "nets": 2,
+    "lbfgs": 1,
     "losses": 3,
     "objective": 4,
     "tiles": 5,

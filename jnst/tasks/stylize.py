@@ -13,12 +13,11 @@ import jax.numpy as jnp
 import numpy as np
 
 from jnst import objective, ops, optimize
-from jnst.config import ObjectiveSpec, OptimizerConfig, StylizeConfig, parse_layers, parse_mix
+from jnst.config import ObjectiveSpec, OptimizerConfig, StylizeConfig, parse_layers, parse_mix, parse_rate
 from jnst.nets import vgg
 from jnst.types import Image, Params, Rates, Targets, Terms, Weights
 
 __all__ = [
-    "NOISE",
     "Callback",
     "Prepared",
     "Record",
@@ -29,9 +28,6 @@ __all__ = [
     "run",
     "stylize",
 ]
-
-NOISE = 20 / 255
-"""Half width of the uniform noise around the network's mean color: +-20 of 255, as in the course's notebook."""
 
 ON_DEVICE = 10
 """Most steps that a GPU or TPU makes between two looks of the host: enough that the host costs nothing, few enough
@@ -199,7 +195,7 @@ def _begin(key, params, content, styles, init, *, config, spec, standardize):
         jnp.asarray(parse_layers("content_layers", config.content_layers)[1], dtype),
         jnp.asarray(parse_layers("style_layers", config.style_layers)[1], dtype),
     )
-    rates = Rates(learning_rate=jnp.asarray(config.learning_rate, dtype))
+    rates = Rates(learning_rate=jnp.asarray(parse_rate(config), dtype))
     start = _start(key, content, params["mean"], config) if init is None else jnp.asarray(init, dtype)
     # A buffer of its own: the state is donated.
     canvas = jnp.array(start * config.canvas_scale, copy=True)
@@ -207,7 +203,8 @@ def _begin(key, params, content, styles, init, *, config, spec, standardize):
 
 
 def _optimizer(config):
-    return OptimizerConfig(optimizer=config.optimizer, projection=config.projection, canvas_scale=config.canvas_scale)
+    fields = ("optimizer", "history", "line_search", "projection", "canvas_scale")
+    return OptimizerConfig(**{name: getattr(config, name) for name in fields})
 
 
 def _compile(key, state, arguments, spec, config):
@@ -317,7 +314,8 @@ def _finish(image, *, original, config):
 def _start(key, content, mean, config):
     if config.init == "content":
         return content
-    noise = mean[None, None] + jax.random.uniform(key, content.shape, content.dtype, -NOISE, NOISE)
+    width = config.noise_width / 255
+    noise = mean[None, None] + jax.random.uniform(key, content.shape, content.dtype, -width, width)
     if config.init == "noise":
         return noise
     return config.noise_ratio * noise + (1 - config.noise_ratio) * content
