@@ -15,7 +15,7 @@ from jnst.config import StylizeConfig
 ROOT = Path(jnst.__file__).resolve().parents[1]
 COMMAND = [sys.executable, "-P", "-m", "jnst.cli.stylize"]
 SMALL = ["--size=16", "--steps=5", "--print_every=2", "--style_layers=relu1_1", "--content_layers=conv1_1"]
-SMALL += ["--learning_rate=0.003"]  # small enough that every step is better than the one before
+SMALL += ["--optimizer=adam", "--learning_rate=0.003"]  # small enough that every step is better than the one before
 PICTURES = ["--content=photo.png", "--style=painting.png"]
 ENDLESS = ["--steps=10000000", "--print_every=1"]
 FIELDS = dataclasses.fields(StylizeConfig)

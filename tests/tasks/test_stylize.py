@@ -11,7 +11,12 @@ from jnst.types import Weights
 
 KEY = jax.random.key(0)
 BASE = StylizeConfig(
-    steps=7, print_every=3, content_layers="relu2_1", style_layers="relu1_1,relu2_1", learning_rate=0.05
+    steps=7,
+    print_every=3,
+    content_layers="relu2_1",
+    style_layers="relu1_1,relu2_1",
+    optimizer="adam",
+    learning_rate=0.05,
 )
 
 
