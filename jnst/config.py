@@ -234,6 +234,9 @@ class StylizeConfig:
         20, "Steps between printed costs and rows of the trace; 0: the first and last only.", lower=0
     )
     save_every: int = _option(0, "Also write OUTPUT-000100.png and so on, every so many steps; 0: never.", lower=0)
+    checkpoint_every: int = _option(
+        50, "Also write OUTPUT's stem + .ckpt, every so many steps, for --resume; 0: never.", lower=0
+    )
     precision: str = _option("float32", "Arithmetic of the network.", choices=PRECISIONS)
     device: str = _option("auto", "auto, cpu, gpu, tpu, or one of several such as gpu:1.")
 

@@ -22,9 +22,11 @@ __all__ = [
     "Prepared",
     "Record",
     "Result",
+    "Snapshot",
     "footprint",
     "objective_spec",
     "prepare",
+    "restore",
     "run",
     "stylize",
 ]
@@ -45,6 +47,17 @@ class Record(NamedTuple):
     """Weighted `total`, `content`, `style` and `tv` at this step."""
     image: Callable[[], np.ndarray]
     """Fetches the image at this step, `[H, W, 3]` in [0, 1]; only while the callback runs."""
+    snapshot: Callable[[], "Snapshot"]
+    """Fetches all that `restore` needs to go on from here; only while the callback runs."""
+
+
+class Snapshot(NamedTuple):
+    """A run between two steps, on the host."""
+
+    leaves: list[np.ndarray]
+    """Of `optimize.OptimState`, in `jax.tree.leaves`' order."""
+    trace: list[dict[str, float]]
+    """As in `Result`, up to here."""
 
 
 Callback = Callable[[Record], bool | None]
@@ -78,6 +91,8 @@ class Prepared(NamedTuple):
     config: StylizeConfig
     chunk: int
     """Most steps of one call."""
+    trace: list[dict[str, float]]
+    """Rows of the steps made before."""
 
 
 def objective_spec(config: StylizeConfig, padding: str) -> ObjectiveSpec:
@@ -151,7 +166,26 @@ def prepare(
         finish=functools.partial(_finish, original=jnp.asarray(content, state.canvas.dtype), config=config),
         config=config,
         chunk=_chunk(),
+        trace=[],
     )
+
+
+def restore(prepared: Prepared, snapshot: Snapshot) -> Prepared:
+    """The prepared run as it stood when the snapshot was taken: `run` goes on from there to the same bytes.
+
+    Raises:
+        ValueError: the snapshot is of another run: its arrays have other shapes or types.
+    """
+    leaves, structure = jax.tree.flatten(prepared.state)
+    kinds = [(leaf.shape, leaf.dtype) for leaf in leaves]
+    if kinds != [(leaf.shape, leaf.dtype) for leaf in snapshot.leaves]:
+        raise ValueError("a snapshot of a run with other shapes")
+    # Copies: the state is donated, and a CPU would take the host's arrays as they are.
+    state = structure.unflatten([jnp.array(leaf, copy=True) for leaf in snapshot.leaves])
+    rows = list(snapshot.trace)
+    if rows and not _is_row(rows[-1]["step"], prepared.config):
+        rows.pop()  # it was the last step of a run that now goes on
+    return prepared._replace(state=state, trace=rows)
 
 
 def footprint(
@@ -218,8 +252,8 @@ def _chunk():
 
 def run(prepared: Prepared, *, callback: Callback | None = None) -> Result:
     """Drives a prepared run to its last step, or to where the callback or a loss that is not finite stops it."""
-    config, state, trace = prepared.config, prepared.state, []
-    done, stopped, bad_term = -1, "", ""  # -1: not even the start is evaluated
+    config, state, trace = prepared.config, prepared.state, list(prepared.trace)
+    done, stopped, bad_term = int(state.step), "", ""  # -1: not even the start is evaluated
     while done < config.steps and not stopped:
         count = min(prepared.chunk, _next_stop(done, config) - done)
         extra = () if prepared.chunk == 1 else (jnp.int32(count),)
@@ -231,10 +265,14 @@ def run(prepared: Prepared, *, callback: Callback | None = None) -> Result:
             bad_term = next((name for name in ("content", "style", "tv") if not math.isfinite(terms[name])), "total")
             stopped = "diverged"
             break
-        fetch = lambda canvas=state.canvas: _fetch(prepared, canvas)  # noqa: E731
-        if callback is not None and callback(Record(done, config.steps, terms, fetch)):
+        wanted = _is_row(done, config)
+        if wanted:
+            trace.append(_row(done, terms))
+        image = lambda canvas=state.canvas: _fetch(prepared, canvas)  # noqa: E731
+        snapshot = lambda state=state: _snapshot(state, trace)  # noqa: E731
+        if callback is not None and callback(Record(done, config.steps, terms, image, snapshot)):
             stopped = "interrupted" if done < config.steps else ""
-        if stopped or _is_row(done, config):
+        if stopped and not wanted:
             trace.append(_row(done, terms))
     best_step = int(state.best_step)
     return Result(
@@ -325,15 +363,20 @@ def _fetch(prepared, canvas):
     return np.asarray(prepared.finish(canvas / prepared.config.canvas_scale), np.float32)
 
 
+def _snapshot(state, trace):
+    # Copies: on a CPU the host's arrays may be the device's own, which the next step overwrites.
+    return Snapshot([np.array(leaf) for leaf in jax.tree.leaves(state)], list(trace))
+
+
 def _is_row(step, config):
     return step in (0, config.steps) or (config.print_every > 0 and step % config.print_every == 0)
 
 
 def _next_stop(done, config):
-    """The next step that somebody wants to see: the start, a printed or saved one, or the last."""
+    """The next step that somebody wants to see: the start, one to be printed or kept, or the last."""
     if done < 0:
         return 0
-    each = (every for every in (config.print_every, config.save_every) if every > 0)
+    each = (every for every in (config.print_every, config.save_every, config.checkpoint_every) if every > 0)
     return min([config.steps, *(done - done % every + every for every in each)])
 
 

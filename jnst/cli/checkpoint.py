@@ -1,0 +1,125 @@
+"""OUTPUT's stem + `.ckpt`: everything that a run needs to go on from a step, whole or not at all.
+
+A safetensors file: the leaves of the optimizer's state, and one metadata key `jnst` with the run's flags, the hashes
+of what it read, its trace and its seconds.
+"""
+
+import contextlib
+import hashlib
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+import filelock
+import numpy as np
+import safetensors
+import safetensors.numpy
+
+from jnst.cli import flags
+from jnst.errors import InputError
+from jnst.files import cache_folder, write_atomically
+from jnst.tasks.stylize import Snapshot
+from jnst.version import __version__
+
+__all__ = ["Checkpoint", "alone", "check_same_run", "path_of", "read", "read_facts", "write"]
+
+MAY_DIFFER = {"output", "print_every", "save_every", "checkpoint_every"}
+"""Flags that change no pixel."""
+
+
+class Checkpoint(NamedTuple):
+    """What a checkpoint holds."""
+
+    snapshot: Snapshot
+    facts: dict[str, object]
+    """`version`, `flags`, `inputs` (hashes by flag), `step`, `seconds`, `device`."""
+
+
+def path_of(output: str) -> Path:
+    """Where the checkpoint of an output lies."""
+    return Path(output).with_suffix(".ckpt")
+
+
+def write(output: str, snapshot: Snapshot, facts: dict[str, object]) -> None:
+    """Writes a checkpoint.
+
+    Raises:
+        InputError: it cannot be written; the one before is as it was.
+    """
+    arrays = {f"leaf{index:03}": np.ascontiguousarray(leaf) for index, leaf in enumerate(snapshot.leaves)}
+    text = json.dumps({"jnst": __version__, "trace": snapshot.trace, **facts}, sort_keys=True)
+    write_atomically(path_of(output), safetensors.numpy.save(arrays, {"checkpoint": text}))
+
+
+def read_facts(path: Path) -> dict[str, object]:
+    """What a checkpoint says of itself, without its arrays; empty for any other file, or none."""
+    try:
+        with safetensors.safe_open(path, "np") as file:
+            return dict(json.loads((file.metadata() or {})["checkpoint"]))
+    except (OSError, safetensors.SafetensorError, KeyError, TypeError, ValueError):
+        return {}
+
+
+def read(output: str) -> Checkpoint | None:
+    """The checkpoint of an output, or None where there is none.
+
+    Raises:
+        InputError: it is damaged, or no checkpoint.
+    """
+    path = path_of(output)
+    if not path.is_file():
+        return None
+    facts = read_facts(path)
+    try:
+        arrays = safetensors.numpy.load_file(path)
+        leaves = [arrays[name] for name in sorted(arrays)]
+        return Checkpoint(Snapshot(leaves, facts.pop("trace")), facts)
+    except (OSError, safetensors.SafetensorError, KeyError) as error:
+        raise InputError(f"{path}: no checkpoint that can be read ({error}); without --resume the run starts anew") from error
+
+
+def check_same_run(name: str, before: dict[str, object], now: dict[str, object], *, inputs: bool = True) -> None:
+    """Raises `InputError` where a run with the facts `now` is not the one that left `before` in the file `name`.
+
+    `facts` hold `flags` and, where `inputs`, the hashes of what was read. `steps` may have grown.
+    """
+    old, new = before["flags"], now["flags"]
+    for flag in sorted(old.keys() | new.keys()):
+        if flag in MAY_DIFFER or old.get(flag) == new.get(flag):
+            continue
+        if flag == "steps" and new[flag] >= old[flag]:
+            continue
+        raise InputError(
+            f"--{flag}={new.get(flag)}: {name} is of a run with --{flag}={old.get(flag)}; "
+            "expected the same with --resume, or no --resume to start anew"
+        )
+    for flag, digest in now["inputs"].items() if inputs else ():
+        if before["inputs"].get(flag) != digest:
+            raise InputError(f"--{flag}: has changed since {name} was written; without --resume the run starts anew")
+
+
+@contextlib.contextmanager
+def alone(output: str) -> Iterator[None]:
+    """Keeps a second run away from an output while the first one is at it.
+
+    The lock is a file in the cache folder, so that nothing is left beside the output; it ends with the process.
+
+    Raises:
+        InputError: another run has it.
+    """
+    place = str(path_of(output).resolve())
+    folder = cache_folder() / "locks"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        lock = filelock.FileLock(folder / hashlib.sha256(place.encode("utf-8", "surrogateescape")).hexdigest()[:32])
+        lock.acquire(timeout=0)
+    except filelock.Timeout as error:
+        raise InputError(f"--output={output}: another run is writing it; expected another name") from error
+    except OSError:  # no cache folder, no lock
+        yield
+        return
+    try:
+        yield
+    finally:
+        lock.release()
