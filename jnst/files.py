@@ -8,12 +8,12 @@ import platformdirs
 
 from jnst.errors import InputError
 
-__all__ = ["cache_folder", "check_writable", "umask", "weights_folder", "write_atomically"]
+__all__ = ["cache_folder", "check_place", "check_writable", "umask", "weights_folder", "write_atomically"]
 
 
 def cache_folder() -> Path:
     """`JNST_CACHE`, else jnst's folder among the user's caches."""
-    return Path(os.environ.get("JNST_CACHE") or platformdirs.user_cache_dir("jnst"))
+    return Path(os.path.expanduser(os.environ.get("JNST_CACHE") or platformdirs.user_cache_dir("jnst")))
 
 
 def weights_folder() -> Path:
@@ -46,6 +46,23 @@ def write_atomically(path: str | Path, data: bytes) -> None:
     finally:
         if temporary is not None:
             Path(temporary).unlink(missing_ok=True)
+
+
+def check_place(path: str | Path) -> None:
+    """What can be said of an output before there is anything to write, without making a folder.
+
+    Raises:
+        InputError: `path` is a folder, or lies under what is none.
+    """
+    path = Path(path)
+    try:
+        nearest = next(parent for parent in path.absolute().parents if parent.exists())
+        if path.is_dir():
+            raise InputError(f"--output={path}: is a folder; expected a file's name")
+        if not nearest.is_dir():
+            raise InputError(f"--output={path}: cannot be written: {nearest} is no folder")
+    except OSError as error:
+        raise InputError(f"--output={path}: cannot be written: {error.strerror or error}") from error
 
 
 def check_writable(path: str | Path) -> None:

@@ -5,7 +5,7 @@ import time
 import tqdm
 
 from jnst.cli.lines import bar_shape, on_terminal, say
-from jnst.weights.fetch import TRIES, Download
+from jnst.weights.fetch import TRIES, Download, address
 
 __all__ = ["Bar", "describe"]
 
@@ -14,14 +14,14 @@ _BAR = "{percentage:3.0f}%|{bar}| {n_fmt}/{total_fmt} {rate_fmt} {remaining} lef
 
 def describe(download: Download, url: str = "") -> str:
     """`fetch 76 MiB from ADDRESS`."""
-    return f"fetch {download.size / 2**20:.0f} MiB from {url or download.url}"
+    return f"fetch {download.size / 2**20:.0f} MiB from {url or address(download)}"
 
 
 class Bar:
     """A `weights.fetch.Progress`: says what is fetched, and then how far it has come."""
 
     def __init__(self, download: Download, url: str, attempt: int):
-        again = "" if attempt == 1 else f" (the connection broke off; try {attempt} of {TRIES})"
+        again = "" if attempt == 1 else f" (try {attempt} of {TRIES})"
         say(f"{download.name} is not here: {describe(download, url)}{again}")
         self._size, self._count, self._said, self._start = download.size, 0, 0, time.monotonic()
         self._bar = None

@@ -173,6 +173,7 @@ def _check_flags(config):
         if written or (config.save_every and report.is_intermediate(config.output, name)):
             raise InputError(f"--output={config.output}: would replace {name}, which is read; expected another name")
     for path in outputs:
+        files.check_place(path)
         if path.suffix in (".json", ".flags") and bundled.is_file(path) and not report.is_ours(path):
             raise InputError(
                 f"--output={config.output}: would replace {path}, which no run of jnst wrote; expected another name"

@@ -69,10 +69,14 @@ def _convert(name, config):
     from jnst.weights import save_safetensors
     from jnst.weights.canonical import read_facts
 
+    if name.partition(":")[0] == "random":
+        raise InputError(f"convert {name}: expected a file: random filters are scaled to the pictures of each run")
+    if config.output:
+        if Path(config.output).suffix != ".safetensors":
+            raise InputError(f"--output={config.output}: expected a name that ends in .safetensors")
+        files.check_place(config.output)
     backbone = _load(name, config)
     output = Path(config.output) if config.output else _own_place(name, backbone)
-    if output.suffix != ".safetensors":
-        raise InputError(f"--output={output}: expected a name that ends in .safetensors")
     if os.path.exists(name) and os.path.realpath(output) == os.path.realpath(name):
         raise InputError(f"--output={output}: would replace {name}, which is read; expected another name")
     facts = read_facts(output) if bundled.is_file(output) else None
@@ -108,11 +112,12 @@ def _inspect(name, config):
 
     from jnst import images
 
-    backbone = _load(name, config)
     output = config.output or os.path.join("out", f"{Path(name).stem}-conv1_1.png")
     images.format_of(output)
     if os.path.exists(name) and os.path.realpath(output) == os.path.realpath(name):
         raise InputError(f"--output={output}: would replace {name}, which is read; expected another name")
+    files.check_place(output)
+    backbone = _load(name, config)
     files.check_writable(output)
     say(_summary(name, backbone))
     say(f"licence: {backbone.licence or 'not said'}; origin: {backbone.origin or 'not said'}")

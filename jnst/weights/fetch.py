@@ -18,7 +18,7 @@ from urllib.parse import urlsplit
 from jnst import bundled, files
 from jnst.errors import InputError
 
-__all__ = ["DOWNLOADS", "MIRROR", "Bar", "Download", "Progress", "fetch", "here", "place"]
+__all__ = ["DOWNLOADS", "MIRROR", "Bar", "Download", "Progress", "address", "fetch", "here", "place"]
 
 MIRROR = "JNST_MIRROR"
 """The variable with the address of a folder that holds the same files, for networks that reach no other."""
@@ -83,6 +83,25 @@ def place(download: Download) -> Path:
     return files.weights_folder() / download.file
 
 
+def address(download: Download, url: str = "") -> str:
+    """Where it is fetched from: `url` where that is given, else in the folder that `JNST_MIRROR` names, else in public.
+
+    Raises:
+        InputError: that is no address on the web.
+    """
+    mirror = os.environ.get(MIRROR, "")
+    given = f"--url={url}" if url else f"{MIRROR}={mirror}"
+    url = url or (f"{mirror.rstrip('/')}/{download.file}" if mirror else download.url)
+    try:
+        parts = urlsplit(url)
+        _ = parts.port, (parts.hostname or "").encode("idna")
+    except ValueError as error:
+        raise InputError(f"{given}: not an address ({error})") from error
+    if parts.scheme not in ("http", "https") or not parts.hostname:
+        raise InputError(f"{given}: expected an address that begins with https:// or http://")
+    return url
+
+
 def here(name: str) -> bool:
     """Whether the download of this name has been made."""
     return bundled.is_file(place(DOWNLOADS[name]))
@@ -108,24 +127,20 @@ def fetch(name: str, *, url: str = "", progress: Progress | None = None) -> Path
         if not _matches(path, download):
             raise InputError(f"{path}: is not the file that {name} means (its hash is not {download.hash}): remove it")
         return path
-    mirror = os.environ.get(MIRROR, "").rstrip("/")
-    url = url or (f"{mirror}/{download.file}" if mirror else download.url)
-    if not url.startswith(("http://", "https://")):
-        raise InputError(f"{name}: {url}: expected an address that begins with https:// or http://")
+    url = address(download, url)
     pooch.get_logger().setLevel("ERROR")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         _sweep(path.parent)
         timeout = (_connect_seconds(download, url), SILENT_SECONDS)
         for attempt in range(1, TRIES + 1):
-            guard = _Guard(download.size, progress(download, url, attempt) if progress else None)
-            client = pooch.HTTPDownloader(progressbar=guard, chunk_size=2**16, timeout=timeout)
+            guard = _Guard(download.size, timeout, progress(download, url, attempt) if progress else None)
             try:
-                pooch.retrieve(url, download.hash, fname=download.file, path=path.parent, downloader=client)
+                pooch.retrieve(url, download.hash, fname=download.file, path=path.parent, downloader=guard)
                 os.chmod(path, 0o666 & ~files.umask())  # temporary files are made private
                 return path
             except (requests.ConnectionError, requests.exceptions.ChunkedEncodingError, requests.Timeout) as error:
-                if not guard.count or attempt == TRIES:  # never reached: no better in a second
+                if not _reached(error, guard.count) or attempt == TRIES:  # no better in a second
                     raise _failure(download, url, _cause(error, guard.count)) from error
             except requests.HTTPError as error:
                 status = error.response.status_code
@@ -135,6 +150,10 @@ def fetch(name: str, *, url: str = "", progress: Progress | None = None) -> Path
                 raise _failure(download, url, str(error)) from error
             except (ValueError, _TooLong) as error:  # Pooch's word for a wrong hash
                 raise _failure(download, url, f"these are not its bytes: expected {download.hash}") from error
+            except OSError as error:
+                if error.errno is None:  # Requests' own, for certificates that are not there
+                    raise _failure(download, url, str(error)) from error
+                raise
             finally:
                 guard.finish()
             time.sleep(attempt)
@@ -150,34 +169,37 @@ class _TooLong(Exception):
 
 
 class _Guard:
-    """What Pooch takes for a progress bar: counts, tells the real one, and stops what does not end."""
+    """Pooch's downloader, into a file that counts, tells the bar, and stops what does not end.
 
-    total = 0
+    (Pooch's own progress counts pieces, whatever their size, and a server may send small ones.)
+    """
 
-    def __init__(self, size: int, bar: Bar | None):
-        self.count, self._size, self._bar = 0, size, bar
+    def __init__(self, size: int, timeout: tuple[float, float], bar: Bar | None):
+        self.count, self._size, self._timeout, self._bar = 0, size, timeout, bar
 
-    def update(self, count):
-        """Pooch reports whole chunks, the last one too."""
-        self.count += count
-        if self.count > self._size + 2**17:
+    def __call__(self, url, path, _):
+        import pooch
+
+        with open(path, "wb") as self._file:
+            pooch.HTTPDownloader(chunk_size=2**16, timeout=self._timeout)(url, self, None)
+
+    def write(self, data):
+        """Takes no more than the file has."""
+        self.count += len(data)
+        if self.count > self._size:
             raise _TooLong
+        self._file.write(data)
         if self._bar is not None:
-            self._bar.update(count)
+            self._bar.update(len(data))
 
-    def reset(self):
-        """Pooch does this at the end, to report the total once more."""
-        self.finish()
-        self.count = 0
-
-    def close(self):
-        """Pooch does this at the end."""
+    def flush(self):
+        """Pooch does this after each piece."""
+        self._file.flush()
 
     def finish(self):
-        """Closes the real bar, once."""
+        """Closes the bar."""
         if self._bar is not None:
             self._bar.close()
-        self._bar = None
 
 
 def _failure(download, url, cause):
@@ -188,12 +210,23 @@ def _failure(download, url, cause):
     )
 
 
+def _reached(error, count):
+    """Whether there was a connection that broke, rather than none."""
+    import requests
+    import urllib3
+
+    broke = isinstance(error, requests.exceptions.ChunkedEncodingError)
+    return count > 0 or broke or (bool(error.args) and isinstance(error.args[0], urllib3.exceptions.ProtocolError))
+
+
 def _cause(error, count):
-    if count:
+    if _reached(error, count):
         return "the connection broke off" if "timed out" not in str(error) else "the connection fell silent"
     words = str(error)
     if "NameResolution" in words or "getaddrinfo" in words or "name resolution" in words.lower():
         return "no network (the host's name is not found)"
+    if "Tunnel connection failed" in words:
+        return f"the proxy refuses ({words.partition('Tunnel connection failed: ')[2].rstrip(chr(39) + '()')})"
     if "roxy" in words:
         return "the proxy does not answer"
     if "timed out" in words:
@@ -214,8 +247,6 @@ def _connect_seconds(download, url):
         found = socket.getaddrinfo(parts.hostname, parts.port or 443, type=socket.SOCK_STREAM)
     except OSError as error:
         raise _failure(download, url, "no network (the host's name is not found)") from error
-    except ValueError as error:
-        raise InputError(f"{download.name}: {url}: not an address ({error})") from error
     return max(1.0, CONNECT_SECONDS / len(found))
 
 
@@ -227,7 +258,7 @@ def _matches(path, download):
 
 def _sweep(folder):
     """Removes what killed downloads left a day ago or earlier; younger ones may be alive."""
-    for path in folder.glob("tmp*"):
+    for path in folder.glob("tmp????????"):  # Python's temporary names; what is converted has an ending
         with contextlib.suppress(OSError):
             if time.time() - path.stat().st_mtime > 86400:
                 path.unlink()
