@@ -1,5 +1,6 @@
 """Writing files that appear whole or not at all, and the folder for what is kept between runs."""
 
+import hashlib
 import os
 import tempfile
 from pathlib import Path
@@ -8,7 +9,7 @@ import platformdirs
 
 from jnst.errors import InputError
 
-__all__ = ["cache_folder", "check_place", "check_writable", "umask", "weights_folder", "write_atomically"]
+__all__ = ["cache_folder", "check_place", "check_writable", "sha256_of", "umask", "weights_folder", "write_atomically"]
 
 
 def cache_folder() -> Path:
@@ -46,6 +47,12 @@ def write_atomically(path: str | Path, data: bytes) -> None:
     finally:
         if temporary is not None:
             Path(temporary).unlink(missing_ok=True)
+
+
+def sha256_of(path: str | Path) -> str:
+    """The SHA-256 of a file's bytes, in hexadecimal."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def check_place(path: str | Path) -> None:

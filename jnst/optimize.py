@@ -64,7 +64,8 @@ def init(canvas: jax.Array, rates: Rates, config: OptimizerConfig) -> OptimState
         canvas=canvas,
         total=jnp.zeros((), canvas.dtype),
         gradient=jnp.zeros_like(canvas),
-        opt_state=make_optimizer(rates, config).init(canvas),
+        # Some of optax's leaves are one array.
+        opt_state=jax.tree.map(lambda leaf: jnp.array(leaf, copy=True), make_optimizer(rates, config).init(canvas)),
         step=jnp.int32(-1),
         best_canvas=jnp.array(canvas, copy=True),
         best_total=jnp.array(jnp.inf, canvas.dtype),

@@ -40,7 +40,19 @@ LAYERS = {
     "cli": 9,
 }
 # What the commands share.
-SHARED_BY_COMMANDS = {"cache", "command", "download", "estimate", "flags", "interrupt", "lines", "progress", "report"}
+SHARED_BY_COMMANDS = {
+    "cache",
+    "checkpoint",
+    "command",
+    "download",
+    "estimate",
+    "flags",
+    "interrupt",
+    "lines",
+    "progress",
+    "report",
+    "run",
+}
 
 FILES = sorted(PACKAGE.rglob("*.py"))
 MODULES = [

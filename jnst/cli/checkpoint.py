@@ -16,13 +16,12 @@ import numpy as np
 import safetensors
 import safetensors.numpy
 
-from jnst.cli import flags
 from jnst.errors import InputError
 from jnst.files import cache_folder, write_atomically
 from jnst.tasks.stylize import Snapshot
 from jnst.version import __version__
 
-__all__ = ["Checkpoint", "alone", "check_same_run", "path_of", "read", "read_facts", "write"]
+__all__ = ["Checkpoint", "alone", "check_same_flags", "path_of", "read", "read_facts", "write"]
 
 MAY_DIFFER = {"output", "print_every", "save_every", "checkpoint_every"}
 """Flags that change no pixel."""
@@ -47,8 +46,8 @@ def write(output: str, snapshot: Snapshot, facts: dict[str, object]) -> None:
     Raises:
         InputError: it cannot be written; the one before is as it was.
     """
-    arrays = {f"leaf{index:03}": np.ascontiguousarray(leaf) for index, leaf in enumerate(snapshot.leaves)}
-    text = json.dumps({"jnst": __version__, "trace": snapshot.trace, **facts}, sort_keys=True)
+    arrays = {f"leaf{index:03}": np.asarray(leaf, order="C") for index, leaf in enumerate(snapshot.leaves)}
+    text = json.dumps({"jnst": __version__, "trace": snapshot.trace, **facts})
     write_atomically(path_of(output), safetensors.numpy.save(arrays, {"checkpoint": text}))
 
 
@@ -76,27 +75,23 @@ def read(output: str) -> Checkpoint | None:
         leaves = [arrays[name] for name in sorted(arrays)]
         return Checkpoint(Snapshot(leaves, facts.pop("trace")), facts)
     except (OSError, safetensors.SafetensorError, KeyError) as error:
-        raise InputError(f"{path}: no checkpoint that can be read ({error}); without --resume the run starts anew") from error
+        raise InputError(f"{path}: not a whole checkpoint ({error}); without --resume the run starts anew") from error
 
 
-def check_same_run(name: str, before: dict[str, object], now: dict[str, object], *, inputs: bool = True) -> None:
-    """Raises `InputError` where a run with the facts `now` is not the one that left `before` in the file `name`.
+def check_same_flags(name: Path, before: dict[str, object], now: dict[str, object]) -> None:
+    """Compares the flags `now` with those that stand in the file `name`; `steps` may have grown.
 
-    `facts` hold `flags` and, where `inputs`, the hashes of what was read. `steps` may have grown.
+    Raises:
+        InputError: they are of another run; names the first flag that differs.
     """
-    old, new = before["flags"], now["flags"]
-    for flag in sorted(old.keys() | new.keys()):
-        if flag in MAY_DIFFER or old.get(flag) == new.get(flag):
-            continue
-        if flag == "steps" and new[flag] >= old[flag]:
+    for flag in sorted(before.keys() | now.keys()):
+        old, new = before.get(flag), now.get(flag)
+        if flag in MAY_DIFFER or old == new or (flag == "steps" and new > old):
             continue
         raise InputError(
-            f"--{flag}={new.get(flag)}: {name} is of a run with --{flag}={old.get(flag)}; "
-            "expected the same with --resume, or no --resume to start anew"
+            f"--{flag}={new}: {name} is of a run with --{flag}={old}; expected the same with --resume, "
+            "or no --resume to start anew"
         )
-    for flag, digest in now["inputs"].items() if inputs else ():
-        if before["inputs"].get(flag) != digest:
-            raise InputError(f"--{flag}: has changed since {name} was written; without --resume the run starts anew")
 
 
 @contextlib.contextmanager

@@ -17,6 +17,8 @@ class Interrupt:
     seen = False
     running = False
     saving = False
+    remains = ""
+    """What is left of the run if it stops now, and how to go on with it: words to end a line with."""
 
     def begin(self) -> None:
         """From here on there is a picture that the first Ctrl-C must not lose."""

@@ -15,9 +15,9 @@ _BAR = "{percentage:3.0f}%|{bar}| {n_fmt}/{total_fmt} {remaining} left{postfix}"
 class Progress:
     """A callback's printing half: `show(record)` after each chunk, then `close()`."""
 
-    def __init__(self, steps: int, print_every: int):
+    def __init__(self, steps: int, print_every: int, done: int = 0):
         self._every = print_every
-        self._bar = tqdm.tqdm(total=steps, bar_format=_BAR, **bar_shape()) if on_terminal() else None
+        self._bar = tqdm.tqdm(total=steps, initial=done, bar_format=_BAR, **bar_shape()) if on_terminal() else None
 
     def show(self, record: Record) -> None:
         """Moves the bar, or prints a line at step 0, each `print_every` steps and the last."""

@@ -5,14 +5,31 @@ import os
 import re
 from pathlib import Path
 
-from jnst.cli import flags
+from jnst.cli import checkpoint, flags
+from jnst.config import StylizeConfig
 from jnst.files import write_atomically
 from jnst.version import __version__
 
-__all__ = ["embedded", "intermediate", "is_intermediate", "is_ours", "outputs", "write_flags", "write_record"]
+__all__ = [
+    "OWN_ENDINGS",
+    "embedded",
+    "flags_path",
+    "intermediate",
+    "is_intermediate",
+    "is_ours",
+    "outputs",
+    "read_record",
+    "record_path",
+    "sweep",
+    "write_flags",
+    "write_record",
+]
+
+OWN_ENDINGS = (".json", ".flags", ".ckpt")
+"""Of the files beside a picture: such a file is replaced only where a run wrote it."""
 
 # Neither where a picture lies nor where it was computed is part of it.
-_NOT_EMBEDDED = ("output", "device", "print_every", "save_every")
+_NOT_EMBEDDED = ("output", "device", "print_every", "save_every", "checkpoint_every")
 
 
 def embedded(chosen: dict[str, object], weights: dict[str, str]) -> str:
@@ -24,22 +41,54 @@ def embedded(chosen: dict[str, object], weights: dict[str, str]) -> str:
     return json.dumps({"jnst": __version__, "weights": weights, "flags": kept}, sort_keys=True)
 
 
+def record_path(output: str) -> Path:
+    """OUTPUT's stem + `.json`."""
+    return Path(output).with_suffix(".json")
+
+
+def flags_path(output: str) -> Path:
+    """OUTPUT's stem + `.flags`."""
+    return Path(output).with_suffix(".flags")
+
+
 def write_record(output: str, record: dict[str, object]) -> None:
-    """OUTPUT's stem + `.json`: strict JSON (no NaN)."""
+    """Writes the record: strict JSON (no NaN)."""
     text = json.dumps(record, indent=1, allow_nan=False) + "\n"
-    write_atomically(Path(output).with_suffix(".json"), text.encode())
+    write_atomically(record_path(output), text.encode())
+
+
+def read_record(output: str) -> dict[str, object]:
+    """The record that a run left beside OUTPUT; empty where there is none."""
+    try:
+        record = dict(json.loads(record_path(output).read_text("utf-8")))
+        return record if record["trace"] and {"flags", "stopped"} <= record.keys() else {}
+    except (OSError, ValueError, TypeError, KeyError):
+        return {}
 
 
 def write_flags(output: str, chosen: dict[str, object]) -> None:
-    """OUTPUT's stem + `.flags`."""
-    write_atomically(Path(output).with_suffix(".flags"), flags.flagfile(chosen).encode())
+    """Writes the run as a flagfile."""
+    write_atomically(flags_path(output), flags.flagfile(chosen).encode())
 
 
-def outputs(output: str, steps: int) -> tuple[Path, ...]:
-    """Every kind of file that a run writes, to be tried before it starts; `steps` is 0 where none are saved between."""
+def outputs(config: StylizeConfig) -> tuple[Path, ...]:
+    """A file of every kind that a run writes, to be tried before it starts."""
+    path = Path(config.output)
+    found = [path, record_path(config.output), flags_path(config.output)]
+    if config.checkpoint_every:
+        found.append(checkpoint.path_of(config.output))
+    if config.save_every:
+        found.append(intermediate(config.output, config.steps))
+    return tuple(found)
+
+
+def sweep(output: str) -> None:
+    """Removes the halves of files that a killed run left; only for one that is alone with its output."""
     path = Path(output)
-    between = (intermediate(output, steps),) if steps else ()
-    return path, path.with_suffix(".json"), path.with_suffix(".flags"), *between
+    name = re.escape(path.stem) + r"(-\d{6,})?\.\w+"
+    for left in path.parent.glob(".*.part"):
+        if re.fullmatch(rf"\.{name}\.\w{{8}}\.part", left.name):
+            left.unlink(missing_ok=True)
 
 
 def intermediate(output: str, step: int) -> Path:
@@ -56,7 +105,9 @@ def is_intermediate(output: str, name: str) -> bool:
 
 
 def is_ours(path: Path) -> bool:
-    """Whether a `.json` or `.flags` file was written by a run, so that another may replace it."""
+    """Whether a file with one of `OWN_ENDINGS` was written by a run, so that another may replace it."""
+    if path.suffix == ".ckpt":
+        return bool(checkpoint.read_facts(path))
     try:
         text = path.read_text("utf-8")
         return text.startswith(flags.MARK) if path.suffix == ".flags" else "trace" in dict(json.loads(text))

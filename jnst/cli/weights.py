@@ -54,14 +54,13 @@ def _main(argv):
 def _fetch(name, config):
     from jnst.cli import download
     from jnst.weights import fetch
-    from jnst.weights.backbone import sha256_of
 
     if name not in fetch.DOWNLOADS:
         raise InputError(f"fetch {name}: expected one of {', '.join(fetch.DOWNLOADS)}")
     there = fetch.here(name)
     path = fetch.fetch(name, url=config.url, progress=download.Bar)
     say(f"{path}: {'was here' if there else 'fetched'}, {fetch.DOWNLOADS[name].hash} is right")
-    say(f"SHA-256 {sha256_of(path)}")
+    say(f"SHA-256 {files.sha256_of(path)}")
     say(f"use it with --weights={name}")
 
 

@@ -1,7 +1,6 @@
 """What a backbone is: weights, what must be known to use them, and the check that they are a VGG-19."""
 
 import dataclasses
-import hashlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -10,7 +9,7 @@ import numpy as np
 from jnst.config import CONVOLUTIONS
 from jnst.errors import InputError
 
-__all__ = ["CAFFE_MEAN_BGR", "Backbone", "check", "nested", "present", "sha256_of"]
+__all__ = ["CAFFE_MEAN_BGR", "Backbone", "check", "nested", "present"]
 
 CAFFE_MEAN_BGR = (103.939, 116.779, 123.68)
 """Channel means of the network's training pictures, blue, green, red in 0..255, as the Oxford group published them."""
@@ -86,9 +85,3 @@ def check(path: str | Path, params: Mapping[str, object]) -> None:
             if not np.isfinite(array).all():
                 raise InputError(f"{path}: {name}/{part} holds numbers that are not finite")
         channels = width
-
-
-def sha256_of(path: str | Path) -> str:
-    """The SHA-256 of a file's bytes, in hexadecimal."""
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -15,8 +15,8 @@ import safetensors.numpy
 
 from jnst.config import PADDINGS
 from jnst.errors import InputError
-from jnst.files import write_atomically
-from jnst.weights.backbone import Backbone, check, nested, present, sha256_of
+from jnst.files import sha256_of, write_atomically
+from jnst.weights.backbone import Backbone, check, nested, present
 
 __all__ = ["read_arrays", "read_facts", "save_safetensors", "to_backbone"]
 

@@ -11,7 +11,7 @@ import numpy as np
 from jnst import bundled, files
 from jnst.errors import InputError
 from jnst.weights import canonical, fetch, hdf5, mat, pth
-from jnst.weights.backbone import Backbone, sha256_of
+from jnst.weights.backbone import Backbone
 from jnst.weights.convert import Converted, convert, convert_mat
 from jnst.weights.filters import random_backbone
 
@@ -107,7 +107,7 @@ def read(path: str | Path, source: str = "auto") -> Backbone:
 def _backbone(path, found: Converted):
     return Backbone(
         name=str(path),
-        sha256=sha256_of(path),
+        sha256=files.sha256_of(path),
         params=found.params,
         padding=found.padding,
         source=f"{found.source} ({found.reason})",

@@ -8,7 +8,7 @@ from jnst.tasks.stylize import Record
 
 def record(step, steps):
     terms = {"total": 3.25, "content": 0.5, "style": 1.5, "tv": 1.25}
-    return Record(step, steps, terms, lambda: None)
+    return Record(step, steps, terms, lambda: None, lambda: None)
 
 
 @pytest.mark.parametrize(

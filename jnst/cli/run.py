@@ -1,0 +1,228 @@
+"""One run of `stylize`, with all that surrounds it: what it reads, says, keeps on the way and leaves."""
+
+import dataclasses
+import os
+import shlex
+import sys
+import time
+
+from jnst import api, bundled, files, images
+from jnst.cli import checkpoint, download, estimate, flags, report
+from jnst.cli.command import BAD_INPUT, DIVERGED, DONE, INTERRUPTED
+from jnst.cli.interrupt import Interrupt
+from jnst.cli.lines import say, warn
+from jnst.cli.progress import Progress
+from jnst.config import INITS, StylizeConfig, split_list
+from jnst.errors import InputError
+from jnst.images import Picture
+from jnst.tasks import stylize as task
+from jnst.version import __version__
+from jnst.weights import fetch
+
+__all__ = ["dry_run", "run"]
+
+
+def dry_run(config: StylizeConfig) -> int:
+    """Says what a run would take. Returns the exit code."""
+    if config.weights in fetch.DOWNLOADS and not fetch.here(config.weights):
+        say(f"{config.weights} is not here: a run would first {download.describe(fetch.DOWNLOADS[config.weights])}")
+        config = dataclasses.replace(config, weights="random")  # of the same widths, so the same costs
+    with api.computing(config) as device:
+        _say_device(device)
+        inputs = _read(config)
+        say(estimate.describe(inputs, config))
+    return DONE
+
+
+def run(config: StylizeConfig, interrupt: Interrupt, *, resume: bool) -> int:
+    """Paints OUTPUT and writes its record, flagfile and checkpoints. Returns the exit code.
+
+    Raises:
+        InputError: something in the input is wrong, or another run is writing OUTPUT.
+    """
+    with api.computing(config) as device, checkpoint.alone(config.output):
+        return _Run(config, interrupt, device).work(resume)
+
+
+def _say_device(device):
+    say(f"device: {device.platform} ({device.device_kind})")
+
+
+def _read(config):
+    inputs = api.read_inputs(config, progress=download.Bar)
+    images.check_encodable(inputs.content.size, images.format_of(config.output))
+    width, height = inputs.content.size
+    styles = ", ".join("{}x{}".format(*style.size) for style in inputs.styles)
+    say(f"content: {width}x{height}  style: {styles}  weights: {inputs.backbone.name}  steps: {config.steps}")
+    return inputs
+
+
+class _Run:
+    """What the parts of one run share."""
+
+    def __init__(self, config, interrupt, device):
+        self.config, self.interrupt, self.device = config, interrupt, device
+        self.chosen = flags.resolved(config)
+        self.failed = False  # to write something on the way
+
+    def work(self, resume):
+        config = self.config
+        if resume and self._is_finished():
+            say(f"{config.output}: finished already, at step {config.steps}")
+            return DONE
+        _say_device(self.device)
+        inputs = _read(config)
+        self.alpha = inputs.content.alpha
+        self.facts = {
+            "flags": self.chosen,
+            "inputs": {**_hashes(config), "weights": inputs.backbone.sha256},
+            "device": f"{self.device.platform} ({self.device.device_kind})",
+        }
+        self.weights = {"name": inputs.backbone.name, "sha256": inputs.backbone.sha256}
+        self.text = report.embedded(self.chosen, self.weights)
+        found = self._checkpoint(resume)
+        for path in report.outputs(config):
+            files.check_writable(path)
+        report.sweep(config.output)
+        self.seconds = found.facts["seconds"] if found else 0.0
+        start = time.perf_counter()
+        prepared = api.prepare(inputs, config)
+        if found:
+            prepared = self._restored(prepared, found)
+        return self._paint(prepared, inputs, compile_seconds=time.perf_counter() - start)
+
+    def _is_finished(self):
+        """Whether OUTPUT and its record are of this very run, at its last step."""
+        record = report.read_record(self.config.output)
+        if not record or record["stopped"] or not bundled.is_file(self.config.output):
+            return False
+        try:
+            checkpoint.check_same_flags(report.record_path(self.config.output), record["flags"], self.chosen)
+        except InputError:
+            if checkpoint.path_of(self.config.output).is_file():
+                return False  # a later run's, perhaps: that is what counts
+            raise
+        return record["trace"][-1]["step"] == self.config.steps
+
+    def _checkpoint(self, resume):
+        path = checkpoint.path_of(self.config.output)
+        if not resume:
+            step = checkpoint.read_facts(path).get("step")
+            if step is not None:
+                say(f"{path} is of an earlier run, at step {step}: this one starts anew (--resume would go on)")
+            return None
+        found = checkpoint.read(self.config.output)
+        if found is None:
+            say(f"{path}: no checkpoint: the run starts anew")
+            return None
+        checkpoint.check_same_flags(path, found.facts["flags"], self.chosen)
+        for flag, digest in self.facts["inputs"].items():
+            if found.facts["inputs"].get(flag) != digest:
+                raise InputError(
+                    f"--{flag}: has changed since {path} was written; without --resume the run starts anew"
+                )
+        return found
+
+    def _restored(self, prepared, found):
+        try:
+            prepared = task.restore(prepared, found.snapshot)
+        except ValueError as error:
+            path = checkpoint.path_of(self.config.output)
+            raise InputError(f"{path}: does not fit this run; without --resume it starts anew") from error
+        say(f"going on from step {found.facts['step']}")
+        return prepared
+
+    def _paint(self, prepared, inputs, compile_seconds):
+        config, interrupt = self.config, self.interrupt
+        progress = Progress(config.steps, config.print_every, max(0, int(prepared.state.step)))
+        self.start = time.perf_counter()
+
+        def callback(record):
+            progress.show(record)
+            stop = interrupt.seen
+            if config.save_every and record.step and record.step % config.save_every == 0:
+                picture = Picture(record.image(), self.alpha)
+                place = report.intermediate(config.output, record.step)
+                self._try(lambda: images.save(place, picture, self.text))
+            if config.checkpoint_every and (stop or self._is_due(record.step)):
+                self._try(lambda: self._keep(record))
+            return stop
+
+        interrupt.begin()
+        try:
+            result = task.run(prepared, callback=callback)
+        finally:
+            progress.close()
+        interrupt.finish()
+        return self._leave(result, inputs, compile_seconds)
+
+    def _is_due(self, step):
+        return step > 0 and (step % self.config.checkpoint_every == 0 or step == self.config.steps)
+
+    def _keep(self, record):
+        seconds = round(self.seconds + time.perf_counter() - self.start, 3)
+        facts = {**self.facts, "step": record.step, "seconds": seconds}
+        checkpoint.write(self.config.output, record.snapshot(), facts)
+        report.write_flags(self.config.output, self.chosen)
+        self.interrupt.remains = f"; step {record.step} is kept, go on with: {_command(self.config.output)}"
+
+    def _try(self, write):
+        """A file on the way that cannot be written is no reason to lose the run."""
+        try:
+            write()
+        except InputError as error:
+            warn(error)
+            self.failed = True
+
+    def _leave(self, result, inputs, compile_seconds):
+        output = self.config.output
+        if result.stopped == "diverged":
+            warn(f"diverged: the {result.bad_term} term is not finite at step {result.bad_step}")
+        if result.image is None:
+            warn(f"{output}: nothing written: not even the start has a finite loss")
+            return DIVERGED
+        images.save(output, Picture(result.image, self.alpha), self.text)
+        report.write_flags(output, self.chosen)
+        seconds = self.seconds + time.perf_counter() - self.start
+        record = {
+            "version": __version__,
+            "device": self.facts["device"],
+            "weights": self.weights,
+            "inputs": self.facts["inputs"],
+            "flags": self.chosen,
+            "size": list(inputs.content.size),
+            "best_step": result.best_step,
+            "stopped": result.stopped,
+            "trace": result.trace,
+            "compile_seconds": round(compile_seconds, 3),
+            "run_seconds": round(seconds, 3),
+        }
+        if result.stopped == "diverged":
+            record["diverged"] = {"step": result.bad_step, "term": result.bad_term}
+        report.write_record(output, record)
+        best = result.best_step
+        kind = f"the best picture so far (step {best})" if result.stopped else f"best at step {best}"
+        say(f"{output}: {kind}, {seconds:.1f} s")
+        if result.stopped == "interrupted":
+            step = result.trace[-1]["step"]
+            warn(f"interrupted after step {step}: {output} holds {kind}{self.interrupt.remains}")
+            return INTERRUPTED
+        if result.stopped == "diverged":
+            return DIVERGED
+        return BAD_INPUT if self.failed else DONE
+
+
+def _hashes(config):
+    """Of the pictures that a run reads, by flag."""
+    found = {}
+    init = [] if config.init in INITS else [config.init]
+    for flag, names in (("content", [config.content]), ("style", split_list(config.style)), ("init", init)):
+        paths = [bundled.find(name, "examples", ("", ".jpg", ".png")) for name in names]
+        found[flag] = ",".join(files.sha256_of(path) for path in paths)
+    return found
+
+
+def _command(output):
+    """What resumes a run, ready to be pasted."""
+    program = os.environ.get("JNST_PROGRAM") or os.path.basename(sys.argv[0])
+    return shlex.join([program, f"--flagfile={report.flags_path(output)}", "--resume"])
