@@ -186,10 +186,10 @@ def _option(default, help, *, lower=None, upper=None, above=None, choices=None):
 class StylizeConfig:
     """The flags of `stylize`, their defaults, ranges and help. The command and the library read them here."""
 
-    content: str = _option("", "Content image: a file, or the name of a bundled picture.")
+    content: str = _option("", "Content image: a file, a folder of them, or the name of a bundled picture.")
     style: str = _option("", "Style image, or a comma list of several that are blended.")
     style_mix: str = _option("", "Share of each style, such as 0.3,0.7; normalized to sum 1. Empty: equal shares.")
-    output: str = _option("", "The picture to write: .png, .jpg, .webp or .tif.")
+    output: str = _option("", "The picture to write: .png, .jpg, .webp or .tif; a folder, where --content is one.")
     weights: str = _option(
         "random", "Backbone: a file, vgg19 (downloaded once), a bundled or converted name, or random[:SEED]."
     )

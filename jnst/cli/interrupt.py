@@ -20,6 +20,13 @@ class Interrupt:
     remains = ""
     """What is left of the run if it stops now, and how to go on with it: words to end a line with."""
 
+    def reset(self) -> None:
+        """Another run begins to prepare itself."""
+        self.running = self.saving = False
+        self.remains = ""
+        if self.seen:
+            raise KeyboardInterrupt
+
     def begin(self) -> None:
         """From here on there is a picture that the first Ctrl-C must not lose."""
         if self.seen:

@@ -19,7 +19,7 @@ from jnst.tasks import stylize as task
 from jnst.version import __version__
 from jnst.weights import fetch
 
-__all__ = ["dry_run", "run"]
+__all__ = ["dry_run", "program", "run"]
 
 
 def dry_run(config: StylizeConfig) -> int:
@@ -222,7 +222,11 @@ def _hashes(config):
     return found
 
 
+def program() -> str:
+    """How the command is called here, for lines that say what to type."""
+    return os.environ.get("JNST_PROGRAM") or os.path.basename(sys.argv[0])
+
+
 def _command(output):
     """What resumes a run, ready to be pasted."""
-    program = os.environ.get("JNST_PROGRAM") or os.path.basename(sys.argv[0])
-    return shlex.join([program, f"--flagfile={report.flags_path(output)}", "--resume"])
+    return shlex.join([program(), f"--flagfile={report.flags_path(output)}", "--resume"])

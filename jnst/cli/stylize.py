@@ -8,6 +8,7 @@ from jnst import bundled, files
 from jnst.cli import flags
 from jnst.cli.command import DONE, guard, start
 from jnst.cli.interrupt import Interrupt
+from jnst.cli.lines import say
 from jnst.config import StylizeConfig, check, check_config, split_list
 from jnst.errors import InputError
 
@@ -19,6 +20,7 @@ usage: stylize --content=PHOTO --style=PAINTING --output=PICTURE [flags]
   stylize --flagfile=quickstart
   stylize --content=photo.jpg --style=painting.jpg --output=out.png --size=512
   stylize --content=photo.jpg --style=a.jpg,b.jpg --style_mix=0.3,0.7 --output=out.png
+  stylize --content=photos --style=painting.jpg --output=painted    every picture of a folder
   stylize --flagfile=out.flags                  makes out.png again
   stylize --flagfile=out.flags --resume         goes on with it where it was stopped
 """
@@ -52,12 +54,26 @@ def _main(argv, interrupt):
     with interrupt:
         values, _ = parsed
         config = flags.to_config(StylizeConfig, values)
+        if config.content and config.output and os.path.isdir(config.content):
+            return _folder(config, interrupt, values)
         _check_flags(config)
         # Late: what is wrong with the flags is said without waiting for jax.
         from jnst.cli import cache, run
 
         cache.use()
         return run.dry_run(config) if values.dry_run else run.run(config, interrupt, resume=values.resume)
+
+
+def _folder(config, interrupt, values):
+    from jnst.cli import batch, cache, run
+
+    configs = batch.each(config)
+    cache.use()
+    if values.dry_run:
+        _check_flags(configs[0])
+        say(f"the first of {len(configs)} pictures, {configs[0].content}:")
+        return run.dry_run(configs[0])
+    return batch.run_all(configs, interrupt, _check_flags, resume=values.resume)
 
 
 def _check_flags(config):
