@@ -143,13 +143,13 @@ def _keras_layers(path, arrays):
 
 
 def _features_layers(path, arrays):
-    named = _matches(_FEATURES, arrays)
+    named = _matches(path, _FEATURES, arrays)
     return _torch_layers(path, arrays, named, _PLAIN, None, ("caffe", "torchvision"), "zeros") if named else None
 
 
 def _named_layers(path, arrays):
     """`conv1_1.weight`, or, with a layer `conv0` before it, `conv11.weight`."""
-    named = _matches(_NAMED, arrays)
+    named = _matches(path, _NAMED, arrays)
     if not named:
         return None
     names = {number: f"conv{number[0]}_{number[-1]}" for number, _ in named if number != "0"}
@@ -161,7 +161,7 @@ def _named_layers(path, arrays):
 
 def _numbered_layers(path, arrays):
     """`0.weight` and so on: of `vgg19().features`, or of a network with a 1x1 layer and paddings of their own."""
-    named = _matches(_NUMBERED, arrays)
+    named = _matches(path, _NUMBERED, arrays)
     if not named:
         return None
     start = named.get(("0", "weight"))
@@ -170,9 +170,15 @@ def _numbered_layers(path, arrays):
     return _torch_layers(path, arrays, named, _PLAIN, None, ("caffe", "torchvision"), "zeros")
 
 
-def _matches(pattern, arrays):
+def _matches(path, pattern, arrays):
     """`{(number, part): key}` of the keys of this form."""
-    return {(found[1], found[2]): key for key in arrays if (found := pattern.fullmatch(key))}
+    matches = {}
+    for key in arrays:
+        if found := pattern.fullmatch(key):
+            other = matches.setdefault((found[1], found[2]), key)
+            if other != key:
+                raise InputError(f"{path}: {other} and {key}: two networks in one file, and no word which is meant")
+    return matches
 
 
 def _numbers_of(first, before):
@@ -261,10 +267,11 @@ def _folded(path, layers, matrix, offset):
     """Params with the input map in conv1_1 and the mean; float64 in between."""
     first = layers["conv1_1"]
     kernel = np.einsum("hwco,ci->hwio", first["kernel"].astype(np.float64), matrix)
-    params = {
-        "mean": np.linalg.solve(matrix, -np.asarray(offset, np.float64)).astype(np.float32),
-        "conv1_1": {"kernel": np.ascontiguousarray(kernel, np.float32), "bias": first["bias"]},
-    }
+    with np.errstate(over="ignore"):  # infinite then, which is refused by name
+        params = {
+            "mean": np.linalg.solve(matrix, -np.asarray(offset, np.float64)).astype(np.float32),
+            "conv1_1": {"kernel": np.ascontiguousarray(kernel, np.float32), "bias": first["bias"]},
+        }
     params |= {name: layers[name] for name in present(layers) if name != "conv1_1"}
     check(path, params)
     return params
