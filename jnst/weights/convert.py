@@ -32,6 +32,8 @@ _ORIGINS = {  # and licence
     "slim16x": ("Wang et al. 2020, Collaborative Distillation, 16 times compressed VGG-19", "MIT"),
 }
 
+_ASKED = "asked for by --source"
+
 # What a name may begin with, where a checkpoint or a wrapper holds the network.
 _WITHIN = r"(?:(?:state_dict|model|module|net|vgg|vgg19|encoder)\.)*"
 _FEATURES = re.compile(_WITHIN + r"features\.(\d+)\.(weight|bias)")
@@ -86,7 +88,8 @@ def convert(path: str | Path, arrays: Mapping[str, np.ndarray], source: str = "a
         kind, order, reason = _recognize(path, layers, source)
         matrix, offset = _input_rule(kind, order)
     params = _folded(path, layers.params, matrix, offset)
-    return Converted(params, layers.padding, kind, reason, *_ORIGINS[kind])
+    origin = ("", "") if reason == _ASKED else _ORIGINS[kind]  # how it is fed does not say who made it
+    return Converted(params, layers.padding, kind, reason, *origin)
 
 
 def convert_mat(
@@ -243,7 +246,7 @@ def _recognize(path, layers, source):
             raise InputError(f"--source={source}: the numbers of conv1_1 in {path} are those of {kind}")
         return kind, found.order, f"conv1_1 holds the numbers of {_ORIGINS[kind][0]}, {found.order.upper()}"
     if source != "auto":
-        return source, default.get(source, "bgr"), "asked for by --source"
+        return source, default.get(source, "bgr"), _ASKED
     if layers.kinds[0] == "keras":
         return "keras", "bgr", "its layers are named as Keras names them"
     choices = "; ".join(f"--source={kind}: {SOURCES[kind]}" for kind in layers.kinds)

@@ -10,6 +10,7 @@ import safetensors.numpy
 from jnst import weights
 from jnst.config import SOURCES
 from jnst.nets import vgg
+from jnst.weights import convert
 from weights import checks, formats
 from weights.checks import refusal, saved, written
 
@@ -390,3 +391,10 @@ def test_two_sources_of_one_training_give_the_same_features_up_to_channel_scales
     ):
         errors, _ = misfit(features(wrong)["relu1_1"], theirs["relu1_1"])
         assert errors.max() > 0.01
+
+
+def test_what_is_asked_for_says_nothing_of_the_origin():
+    arrays = {"features.0.weight": np.ones((4, 3, 3, 3), np.float32), "features.0.bias": np.zeros(4, np.float32)}
+    for source in ("caffe", "torchvision"):
+        found = convert.convert("a.pth", arrays, source)
+        assert (found.source, found.origin, found.licence) == (source, "", "")
