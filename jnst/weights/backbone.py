@@ -59,7 +59,8 @@ def nested(arrays: Mapping[str, np.ndarray]) -> dict[str, dict[str, np.ndarray]]
     for key, array in arrays.items():
         name, _, part = key.partition("/")
         if name in CONVOLUTIONS and part in ("kernel", "bias"):
-            params.setdefault(name, {})[part] = np.asarray(array, np.float32)
+            with np.errstate(over="ignore"):  # infinite then, which is refused by name
+                params.setdefault(name, {})[part] = np.asarray(array, np.float32)
     return params
 
 

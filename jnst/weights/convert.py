@@ -32,6 +32,8 @@ _ORIGINS = {  # and licence
     "slim16x": ("Wang et al. 2020, Collaborative Distillation, 16 times compressed VGG-19", "MIT"),
 }
 
+_ASKED = "asked for by --source"
+
 # What a name may begin with, where a checkpoint or a wrapper holds the network.
 _WITHIN = r"(?:(?:state_dict|model|module|net|vgg|vgg19|encoder)\.)*"
 _FEATURES = re.compile(_WITHIN + r"features\.(\d+)\.(weight|bias)")
@@ -86,7 +88,8 @@ def convert(path: str | Path, arrays: Mapping[str, np.ndarray], source: str = "a
         kind, order, reason = _recognize(path, layers, source)
         matrix, offset = _input_rule(kind, order)
     params = _folded(path, layers.params, matrix, offset)
-    return Converted(params, layers.padding, kind, reason, *_ORIGINS[kind])
+    origin = ("", "") if reason == _ASKED else _ORIGINS[kind]  # how it is fed does not say who made it
+    return Converted(params, layers.padding, kind, reason, *origin)
 
 
 def convert_mat(
@@ -143,13 +146,13 @@ def _keras_layers(path, arrays):
 
 
 def _features_layers(path, arrays):
-    named = _matches(_FEATURES, arrays)
+    named = _matches(path, _FEATURES, arrays)
     return _torch_layers(path, arrays, named, _PLAIN, None, ("caffe", "torchvision"), "zeros") if named else None
 
 
 def _named_layers(path, arrays):
     """`conv1_1.weight`, or, with a layer `conv0` before it, `conv11.weight`."""
-    named = _matches(_NAMED, arrays)
+    named = _matches(path, _NAMED, arrays)
     if not named:
         return None
     names = {number: f"conv{number[0]}_{number[-1]}" for number, _ in named if number != "0"}
@@ -161,7 +164,7 @@ def _named_layers(path, arrays):
 
 def _numbered_layers(path, arrays):
     """`0.weight` and so on: of `vgg19().features`, or of a network with a 1x1 layer and paddings of their own."""
-    named = _matches(_NUMBERED, arrays)
+    named = _matches(path, _NUMBERED, arrays)
     if not named:
         return None
     start = named.get(("0", "weight"))
@@ -170,9 +173,15 @@ def _numbered_layers(path, arrays):
     return _torch_layers(path, arrays, named, _PLAIN, None, ("caffe", "torchvision"), "zeros")
 
 
-def _matches(pattern, arrays):
+def _matches(path, pattern, arrays):
     """`{(number, part): key}` of the keys of this form."""
-    return {(found[1], found[2]): key for key in arrays if (found := pattern.fullmatch(key))}
+    matches = {}
+    for key in arrays:
+        if found := pattern.fullmatch(key):
+            other = matches.setdefault((found[1], found[2]), key)
+            if other != key:
+                raise InputError(f"{path}: {other} and {key}: two networks in one file, and no word which is meant")
+    return matches
 
 
 def _numbers_of(first, before):
@@ -237,7 +246,7 @@ def _recognize(path, layers, source):
             raise InputError(f"--source={source}: the numbers of conv1_1 in {path} are those of {kind}")
         return kind, found.order, f"conv1_1 holds the numbers of {_ORIGINS[kind][0]}, {found.order.upper()}"
     if source != "auto":
-        return source, default.get(source, "bgr"), "asked for by --source"
+        return source, default.get(source, "bgr"), _ASKED
     if layers.kinds[0] == "keras":
         return "keras", "bgr", "its layers are named as Keras names them"
     choices = "; ".join(f"--source={kind}: {SOURCES[kind]}" for kind in layers.kinds)
@@ -261,10 +270,11 @@ def _folded(path, layers, matrix, offset):
     """Params with the input map in conv1_1 and the mean; float64 in between."""
     first = layers["conv1_1"]
     kernel = np.einsum("hwco,ci->hwio", first["kernel"].astype(np.float64), matrix)
-    params = {
-        "mean": np.linalg.solve(matrix, -np.asarray(offset, np.float64)).astype(np.float32),
-        "conv1_1": {"kernel": np.ascontiguousarray(kernel, np.float32), "bias": first["bias"]},
-    }
+    with np.errstate(over="ignore"):  # infinite then, which is refused by name
+        params = {
+            "mean": np.linalg.solve(matrix, -np.asarray(offset, np.float64)).astype(np.float32),
+            "conv1_1": {"kernel": np.ascontiguousarray(kernel, np.float32), "bias": first["bias"]},
+        }
     params |= {name: layers[name] for name in present(layers) if name != "conv1_1"}
     check(path, params)
     return params

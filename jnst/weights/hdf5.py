@@ -13,6 +13,7 @@ MAGIC = b"\x89HDF\r\n\x1a\n"
 """How an HDF5 file begins."""
 
 _LAYER = re.compile(r"(?:^|/)(block\d+_conv\d+)/")
+_LARGEST = 2**24  # numbers; a file of a few bytes may claim any shape
 
 
 def read(path: str | Path) -> dict[str, np.ndarray]:
@@ -30,13 +31,18 @@ def read(path: str | Path) -> dict[str, np.ndarray]:
 
     def visit(name, item):
         layer = _LAYER.search(name)
-        if layer and isinstance(item, h5py.Dataset):
+        # A whole model's file keeps its optimizer's moments too, under the same layers' names.
+        if layer and isinstance(item, h5py.Dataset) and not name.startswith("optimizer_weights/"):
             # A file may say that its numbers lie elsewhere on this disk; nothing outside it is read.
             if item.external or item.is_virtual:
                 raise InputError(f"{path}: {name} refers to another file: refused")
             if item.dtype.kind not in "fiu":
                 raise InputError(f"{path}: {name} holds {item.dtype}: expected numbers")
             part = {1: "bias", 4: "kernel"}.get(item.ndim)
+            if part and item.size > _LARGEST:
+                raise InputError(f"{path}: {name} has shape {item.shape}: larger than any layer of VGG-19")
+            if part and f"{layer[1]}/{part}" in arrays:
+                raise InputError(f"{path}: {name}: a second {part} of {layer[1]}")
             if part:
                 arrays[f"{layer[1]}/{part}"] = item[()]
 

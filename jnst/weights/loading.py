@@ -1,6 +1,9 @@
 """From what `--weights` says to a backbone."""
 
 import dataclasses
+import lzma
+import struct
+import tokenize
 import zipfile
 import zlib
 from collections.abc import Sequence
@@ -125,12 +128,15 @@ def _read_zip(path):
     try:
         with zipfile.ZipFile(path) as archive:
             entries = archive.namelist()
-    except zipfile.BadZipFile as error:
+    except (zipfile.BadZipFile, ValueError, NotImplementedError) as error:  # a name that is no text; a later version
         raise InputError(f"{path}: not a whole .npz or .pth file ({error})") from error
     if any(entry.endswith("/data.pkl") for entry in entries):
         return pth.read(path)
     try:
         with np.load(path, allow_pickle=False) as file:
             return {key: file[key] for key in file.files}
-    except (ValueError, zipfile.BadZipFile, EOFError, KeyError, RuntimeError, zlib.error) as error:
+    except (
+        *(ValueError, KeyError, EOFError, OSError, RuntimeError, NotImplementedError, OverflowError, MemoryError),
+        *(SyntaxError, tokenize.TokenError, struct.error, zipfile.BadZipFile, zlib.error, lzma.LZMAError),
+    ) as error:
         raise InputError(f"{path}: not a whole .npz file of plain arrays ({error})") from error

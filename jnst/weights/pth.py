@@ -52,6 +52,7 @@ _TUPLES = {"TUPLE1": 1, "TUPLE2": 2, "TUPLE3": 3}
 
 _DEEPEST = 4  # dicts within dicts
 _MOST = 10_000  # entries: a few lines of pickle can stand for more dicts than there are atoms
+_LONGEST = 200  # characters of a name: no layer's is longer, and a long one can be mentioned often
 
 
 class _Refused(Exception):
@@ -115,8 +116,8 @@ def _read_zip(file):
             def fetch(storage):
                 return _entry(archive, f"{folder}data/{storage.key}")
 
-            return _arrays(tensors, fetch, order)
-    except (zipfile.BadZipFile, EOFError, RuntimeError, NotImplementedError) as error:
+            return _arrays(tensors, fetch, order, os.fstat(file.fileno()).st_size)
+    except (zipfile.BadZipFile, EOFError, RuntimeError, NotImplementedError, ValueError) as error:
         raise _Refused(f"not a whole PyTorch archive ({error})") from error
 
 
@@ -141,7 +142,6 @@ def _read_old(file):
     protocol, system = _interpret(file), _interpret(file)
     if protocol != 1001 or not isinstance(system, dict):
         raise _Refused(f"PyTorch's serialization protocol {protocol!r}: expected 1001")
-    order = "<" if system.get("little_endian", True) else ">"
     tensors = _tensors(_interpret(file))
     keys = _interpret(file)
     if not isinstance(keys, list):
@@ -155,7 +155,10 @@ def _read_old(file):
         if count < 0:
             raise _Refused(f"storage {key!r} has {count} numbers")
         places[key] = (file.tell(), count)
-        file.seek(count * int(_TYPES[kinds[key]][1]), os.SEEK_CUR)
+        size = count * int(_TYPES[kinds[key]][1])
+        if file.tell() + size > end:
+            break
+        file.seek(size, os.SEEK_CUR)
 
     def fetch(storage):
         position, count = places.get(storage.key, (end, storage.count))
@@ -165,7 +168,8 @@ def _read_old(file):
         size = count * int(_TYPES[storage.kind][1])
         return file.read(size) if position + size <= end else b""
 
-    return _arrays(tensors, fetch, order)
+    # Little-endian on any machine: what `little_endian` says is where it was written, not how.
+    return _arrays(tensors, fetch, "<", end)
 
 
 def _interpret(file: BinaryIO) -> object:
@@ -178,7 +182,7 @@ def _interpret(file: BinaryIO) -> object:
             _follow(opcode.name, argument, stack, marks, memo)
     except _Refused:
         raise
-    except (IndexError, KeyError, TypeError, ValueError) as error:
+    except (IndexError, KeyError, TypeError, ValueError, OverflowError, MemoryError) as error:
         # Damaged: an opcode that found less on the stack than it takes, a text that ends early.
         raise _Refused(f"its pickle is damaged ({type(error).__name__}: {error})") from error
     raise _Refused("its pickle has no end")
@@ -294,6 +298,8 @@ def _tensors(found: object) -> dict[str, _Tensor]:
             seen += 1
             if seen > _MOST:
                 raise _Refused(f"more than {_MOST} entries: no state dict of a VGG-19")
+            if len(prefix) + len(str(key)) > _LONGEST:
+                continue
             if type(value) is _Tensor:
                 tensors[f"{prefix}{key}"] = value
             elif type(value) is dict and depth < _DEEPEST:
@@ -301,31 +307,44 @@ def _tensors(found: object) -> dict[str, _Tensor]:
     return tensors
 
 
-def _arrays(tensors: dict[str, _Tensor], fetch: Callable[[_Storage], bytes], order: str) -> dict[str, np.ndarray]:
-    arrays = {}
+def _arrays(
+    tensors: dict[str, _Tensor], fetch: Callable[[_Storage], bytes], order: str, limit: int
+) -> dict[str, np.ndarray]:
+    """Views of storages that are read once each; all of them together have no more bytes than the file."""
+    arrays, runs = {}, {}
     for name, tensor in tensors.items():
-        if len(tensor.shape) not in (1, 4):  # the matrices of fully connected layers: half a gigabyte
+        # Matrices of fully connected layers would be half a gigabyte.
+        if len(tensor.shape) not in (1, 4) or 0 in tensor.shape:
             continue
         try:
-            arrays[name] = _array(tensor, fetch, order)
+            _check_view(tensor)
+            if tensor.storage not in runs:
+                runs[tensor.storage] = _numbers(tensor.storage, fetch, order)
+                limit -= tensor.storage.count * int(_TYPES[tensor.storage.kind][1])
+                if limit < 0:
+                    raise _Refused("its storages lie upon each other")
+            run = runs[tensor.storage]
+            steps = [n * run.itemsize if size > 1 else 0 for n, size in zip(tensor.strides, tensor.shape, strict=True)]
+            arrays[name] = np.lib.stride_tricks.as_strided(run[tensor.offset :], tensor.shape, steps, writeable=False)
         except _Refused as error:
             raise _Refused(f"{name}: {error}") from error
     return arrays
 
 
-def _array(tensor, fetch, order):
+def _check_view(tensor):
     storage, offset, shape, strides = tensor
-    dtype = np.dtype(order + _TYPES[storage.kind])
     # PyTorch does write tensors that overlap themselves, but never these: so no view is larger than its storage.
     last = offset + sum((size - 1) * stride for size, stride in zip(shape, strides, strict=True))
-    if math.prod(shape) > storage.count or (0 not in shape and last >= storage.count):
+    if math.prod(shape) > storage.count or last >= storage.count:
         raise _Refused(f"shape {shape} at {offset} does not fit into {storage.count} numbers")
+
+
+def _numbers(storage, fetch, order):
+    dtype = np.dtype(order + _TYPES[storage.kind])
     data = fetch(storage)
     if len(data) < storage.count * dtype.itemsize:
         raise _Refused("the file ends before its numbers do")
-    numbers = np.frombuffer(data, dtype, storage.count)[offset:]
-    steps = [stride * dtype.itemsize for stride in strides]
-    array = np.lib.stride_tricks.as_strided(numbers, shape, steps) if 0 not in shape else np.zeros(shape, dtype)
+    run = np.frombuffer(data, dtype, storage.count)
     if storage.kind == "BFloat16Storage":  # the upper half of a float32
-        return (array.astype(np.uint32) << 16).view(np.float32)
-    return array.astype(array.dtype.newbyteorder("="))
+        return (run.astype(np.uint32) << 16).view(np.float32)
+    return run.astype(run.dtype.newbyteorder("="), copy=False)
