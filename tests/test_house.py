@@ -40,19 +40,8 @@ LAYERS = {
     "cli": 9,
 }
 # What the commands share.
-SHARED_BY_COMMANDS = {
-    "cache",
-    "checkpoint",
-    "command",
-    "download",
-    "estimate",
-    "flags",
-    "interrupt",
-    "lines",
-    "progress",
-    "report",
-    "run",
-}
+SHARED_BY_COMMANDS = {"batch", "cache", "checkpoint", "command", "download", "estimate", "flags", "interrupt", "lines"}
+SHARED_BY_COMMANDS |= {"progress", "report", "run"}
 
 FILES = sorted(PACKAGE.rglob("*.py"))
 MODULES = [

@@ -24,7 +24,7 @@ def test_flag_table_holds_the_default_and_the_choices(field):
 
 def test_flag_table_names_no_flag_that_is_gone():
     named = set(re.findall(r"^\| `--(\w+)` \|", README, re.MULTILINE))
-    assert named == {field.name for field in dataclasses.fields(StylizeConfig)} | {"dry_run", "flagfile"}
+    assert named == {field.name for field in dataclasses.fields(StylizeConfig)} | {"dry_run", "flagfile", "resume"}
 
 
 def test_every_normalization_is_explained():

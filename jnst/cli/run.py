@@ -157,7 +157,9 @@ class _Run:
         return self._leave(result, inputs, compile_seconds)
 
     def _is_due(self, step):
-        return step > 0 and (step % self.config.checkpoint_every == 0 or step == self.config.steps)
+        """The last step too, so that `--steps` may grow; but a run shorter than an interval leaves none."""
+        every, steps = self.config.checkpoint_every, self.config.steps
+        return step > 0 and (step % every == 0 or (step == steps and steps > every))
 
     def _keep(self, record):
         seconds = round(self.seconds + time.perf_counter() - self.start, 3)

@@ -20,7 +20,7 @@ usage: stylize --content=PHOTO --style=PAINTING --output=PICTURE [flags]
   stylize --flagfile=quickstart
   stylize --content=photo.jpg --style=painting.jpg --output=out.png --size=512
   stylize --content=photo.jpg --style=a.jpg,b.jpg --style_mix=0.3,0.7 --output=out.png
-  stylize --content=photos --style=painting.jpg --output=painted    every picture of a folder
+  stylize --content=photos --style=painting.jpg --output=painted
   stylize --flagfile=out.flags                  makes out.png again
   stylize --flagfile=out.flags --resume         goes on with it where it was stopped
 """

@@ -27,7 +27,7 @@ def test_run_leaves_picture_record_and_flags_that_repeat_it(here, tmp_path_facto
     assert lines[0].startswith("device: ")
     assert [line.split()[1] for line in lines if line.startswith("step ")] == ["0/5", "2/5", "4/5", "5/5"]
     assert all(word in line for line in lines[2:6] for word in ("total", "content", "style"))
-    assert listed(here / "out") == ["o.ckpt", "o.flags", "o.json", "o.png"]
+    assert listed(here / "out") == ["o.flags", "o.json", "o.png"]
     picture = (here / "out/o.png").read_bytes()
     assert Image.open(io.BytesIO(picture)).size == (16, 16)
 
@@ -82,7 +82,7 @@ def test_same_seed_same_bytes_other_seed_other_bytes(here):
 
 def test_save_every_numbers_pictures_between(here):
     assert call(*PICTURES, *SMALL, "--save_every=2", "--output=out/o.png") == 0
-    assert listed(here / "out") == ["o-000002.png", "o-000004.png", "o.ckpt", "o.flags", "o.json", "o.png"]
+    assert listed(here / "out") == ["o-000002.png", "o-000004.png", "o.flags", "o.json", "o.png"]
     found = [np.asarray(Image.open(here / "out" / name), int) for name in ("o-000002.png", "o-000004.png", "o.png")]
     assert all((one != other).any() for one, other in zip(found, found[1:], strict=False))
     assert [row["step"] for row in read_json("out/o.json")["trace"]] == [0, 2, 4, 5]
