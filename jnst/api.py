@@ -72,7 +72,7 @@ def stylize(
         style_mix: A share for each style, as numbers or as the command's text.
         callback: Called between steps with a `tasks.stylize.Record`; a true answer ends the run.
         **options: Further fields of `config.StylizeConfig`, named like the command's flags: `size`, `steps`,
-            `style_weight`... `output` and `save_every` are the command's alone.
+            `style_weight`... `output`, `save_every` and `checkpoint_every` are the command's alone.
 
     Returns:
         The best iterate as `image`, its `trace`, and `save(path)`.
@@ -87,7 +87,7 @@ def stylize(
     ((16, 16, 3), [0, 2])
     """
     styles = list(style) if isinstance(style, (list, tuple)) else [style]
-    for name in {"output", "save_every"} & options.keys():
+    for name in {"output", "save_every", "checkpoint_every"} & options.keys():
         raise TypeError(f"{name}: only the command writes files; the result has save(path)")
     mix = style_mix if isinstance(style_mix, str) else ",".join(map(str, map(float, style_mix)))
     start = str(init) if isinstance(init, (str, Path)) else StylizeConfig.init

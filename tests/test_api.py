@@ -265,7 +265,7 @@ def test_library_takes_paths_arrays_and_numpy_numbers(tiny_file, pictures):
     np.testing.assert_array_equal(found.image, text.image)
 
 
-@pytest.mark.parametrize("name", ["output", "save_every"])
+@pytest.mark.parametrize("name", ["output", "save_every", "checkpoint_every"])
 def test_library_refuses_what_only_the_command_does(pictures, name):
     with pytest.raises(TypeError, match=f"{name}: only the command writes files"):
         api.stylize(pictures[0], pictures[1], **{name: 1})
