@@ -62,7 +62,10 @@ def _stylize(config, interrupt, dry_run):
     with api.computing(config) as device:
         say(f"device: {device.platform} ({device.device_kind})")
         inputs = _read_inputs(config, dry_run)
-        images.check_encodable(inputs.content.size, images.format_of(config.output))
+        pictures = (inputs.content, *inputs.styles, inputs.init)
+        for note in dict.fromkeys(picture.note for picture in pictures if picture and picture.note):
+            say(note)
+        images.check_encodable(inputs.content.size, images.format_of(config.output), bit_depth=config.bit_depth)
         if not dry_run:
             for path in report.outputs(config.output, config.steps if config.save_every else 0):
                 files.check_writable(path)
@@ -106,7 +109,7 @@ def _run(config, inputs, prepared, interrupt, device, compile_seconds):
         if config.save_every and record.step and record.step % config.save_every == 0:
             picture = Picture(record.image(), inputs.content.alpha)
             try:
-                images.save(report.intermediate(config.output, record.step), picture, text)
+                images.save(report.intermediate(config.output, record.step), picture, text, bit_depth=config.bit_depth)
             except InputError as error:  # no reason to lose the run
                 warn(error)
                 unsaved.append(record.step)
@@ -125,7 +128,8 @@ def _run(config, inputs, prepared, interrupt, device, compile_seconds):
     if result.image is None:
         warn(f"{config.output}: nothing written: not even the start has a finite loss")
         return DIVERGED
-    images.save(config.output, Picture(result.image, inputs.content.alpha), text)
+    picture = Picture(result.image, inputs.content.alpha)
+    images.save(config.output, picture, text, bit_depth=config.bit_depth)
     report.write_flags(config.output, chosen)
     record = {
         "version": __version__,
@@ -161,7 +165,7 @@ def _check_flags(config):
     from jnst import images
     from jnst.cli import report
 
-    images.format_of(config.output)
+    images.format_of(config.output, bit_depth=config.bit_depth)
     for name, value in flags.resolved(config).items():
         if name in flags.PATHS and not _fits_a_line(value):
             raise InputError(f"--{name}={value!r}: expected a name in UTF-8 without line breaks")
