@@ -10,7 +10,7 @@ from PIL import Image, PngImagePlugin
 from jnst.images.color import unit_integers
 from jnst.images.picture import Refused, Samples
 
-__all__ = ["MOST", "encode", "is_deep", "read"]
+__all__ = ["MOST", "depth", "encode", "read"]
 
 MOST = 1_000_000
 """The longest side that libpng takes."""
@@ -18,11 +18,11 @@ MOST = 1_000_000
 _HEADER = 33  # the signature and the chunk IHDR
 
 
-def is_deep(path: Path) -> bool:
-    """Whether this PNG holds 16 bits a channel, by its header."""
+def depth(path: Path) -> int:
+    """How many bits a channel (or a palette's index) has in this PNG, by its header; 0 where none is in its place."""
     with open(path, "rb") as file:
         start = file.read(_HEADER)
-    return start[12:16] == b"IHDR" and start[24:25] == b"\x10"
+    return start[24] if start[12:16] == b"IHDR" and len(start) == _HEADER else 0
 
 
 def read(path: Path, image: Image.Image) -> Samples:
@@ -30,38 +30,21 @@ def read(path: Path, image: Image.Image) -> Samples:
 
     Args:
         path: The file.
-        image: The same, opened and loaded by Pillow: damage is its business, and profile, orientation and the
-            transparent color are read from it.
+        image: The same, opened and loaded by Pillow: damage is its business; profile and orientation are read from it.
     """
     import imagecodecs
 
     if max(image.size) > MOST:
         raise Refused("{}x{} pixels: a PNG of 16 bits has at most {:,} on a side".format(*image.size, MOST))
-    stored = imagecodecs.png_decode(_bare(path.read_bytes()))
-    stored = stored.reshape(image.size[1], image.size[0], -1)
-    colors, alpha = stored, None
-    if stored.shape[-1] in (2, 4):
-        colors, alpha = stored[..., :-1], unit_integers(stored[..., -1], 16)
-    elif (transparent := image.info.get("transparency")) is not None:
-        alpha = (stored != transparent).any(-1).astype(np.float32)
+    stored = imagecodecs.png_decode(path.read_bytes()).reshape(image.size[1], image.size[0], -1)
+    has_alpha = stored.shape[-1] in (2, 4)  # the file's own, or made of its transparent color
     return Samples(
-        values=unit_integers(colors, 16),
-        alpha=alpha,
+        values=unit_integers(stored[..., :-1] if has_alpha else stored, 16),
+        alpha=unit_integers(stored[..., -1], 16) if has_alpha else None,
         profile=image.info.get("icc_profile"),
         orientation=image.getexif().get(0x0112, 1),
         bits=16,
     )
-
-
-def _bare(data):
-    """The file with the pixels' chunks only: about odd others libpng would write to stderr."""
-    kept, at = [data[:8]], 8
-    while at < len(data):
-        end = at + 12 + int.from_bytes(data[at : at + 4], "big")
-        if data[at + 4 : at + 8] in (b"IHDR", b"IDAT", b"IEND"):
-            kept.append(data[at:end])
-        at = end
-    return b"".join(kept)
 
 
 def encode(pixels: np.ndarray, text: str | None = None) -> bytes:

@@ -30,7 +30,9 @@ _UPRIGHT = {
 # By format, what a file of several pictures calls them. (In a PSD the first is the whole, its layers follow.)
 _SEVERAL = {"TIFF": "pages", "MPO": "pictures", "GIF": "frames", "PNG": "frames", "WEBP": "frames", "AVIF": "frames"}
 
-logging.getLogger("PIL").addHandler(logging.NullHandler())  # see tiff
+# Oddities in a file are for whoever listens; with nobody listening, logging would print them to stderr.
+for _library in ("PIL", "imagecodecs", "tifffile"):
+    logging.getLogger(_library).addHandler(logging.NullHandler())
 
 
 def load(name: str | Path) -> Picture:
@@ -84,9 +86,13 @@ def _read(path):
         if image.format == "TIFF" and tiff.is_ours(image):
             return _from_samples(tiff.read(path, MOST_PIXELS))
         image.load()
-        if image.format == "PNG" and png.is_deep(path):
+        depth = png.depth(path) if image.format == "PNG" else 8
+        if depth == 16:
             picture, notes = _from_samples(png.read(path, image))
         else:
+            if image.mode == "L" and 0 < depth < 8 and "transparency" in image.info:
+                # Pillow spreads gray of 2 and 4 bits over 0..255, but not the gray that is transparent.
+                image.info["transparency"] *= 255 // (2**depth - 1)
             picture, notes = _from_image(ImageOps.exif_transpose(image))
     count = _count(path)
     if count > 1 and image.format in _SEVERAL:

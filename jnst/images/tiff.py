@@ -1,7 +1,6 @@
 """TIFF by tifffile: more than 8 bits, which Pillow reads as 8 or not at all and cannot write, and the common others."""
 
 import io
-import logging
 import math
 from pathlib import Path
 
@@ -19,9 +18,6 @@ _COLORS = {0: 1, 1: 1, 2: 3, 5: 4}
 # By Compression: none, LZW, deflate (two numbers), PackBits.
 _COMMON = (1, 5, 8, 32946, 32773)
 _ASSOCIATED, _UNASSOCIATED = 1, 2
-
-# Oddities in a file are for whoever listens, but with nobody listening logging prints them to stderr.
-logging.getLogger("tifffile").addHandler(logging.NullHandler())
 
 
 def is_tiff(path: Path) -> bool:
