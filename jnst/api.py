@@ -48,8 +48,8 @@ class Result:
         return self.run.trace
 
     def save(self, path: str | Path) -> None:
-        """Writes the picture, with the content's alpha channel where it had one."""
-        images.save(path, self.picture)
+        """Writes the picture in `config.bit_depth` bits, with the content's alpha channel where it had one."""
+        images.save(path, self.picture, bit_depth=self.config.bit_depth)
 
 
 def stylize(

@@ -189,7 +189,10 @@ class StylizeConfig:
     content: str = _option("", "Content image: a file, a folder of them, or the name of a bundled picture.")
     style: str = _option("", "Style image, or a comma list of several that are blended.")
     style_mix: str = _option("", "Share of each style, such as 0.3,0.7; normalized to sum 1. Empty: equal shares.")
-    output: str = _option("", "The picture to write: .png, .jpg, .webp or .tif; a folder, where --content is one.")
+    output: str = _option(
+        "", "The picture to write: .png, .jpg, .webp, .avif or .tif; a folder, where --content is one."
+    )
+    bit_depth: int = _option(8, "Bits of each channel of the output; 16 in .png and .tif.", choices=(8, 16))
     weights: str = _option(
         "random", "Backbone: a file, vgg19 (downloaded once), a bundled or converted name, or random[:SEED]."
     )

@@ -50,7 +50,10 @@ def _say_device(device):
 
 def _read(config):
     inputs = api.read_inputs(config, progress=download.Bar)
-    images.check_encodable(inputs.content.size, images.format_of(config.output))
+    images.check_encodable(inputs.content.size, images.format_of(config.output), bit_depth=config.bit_depth)
+    pictures = (inputs.content, *inputs.styles, inputs.init)
+    for note in dict.fromkeys(picture.note for picture in pictures if picture and picture.note):
+        say(note)
     width, height = inputs.content.size
     styles = ", ".join("{}x{}".format(*style.size) for style in inputs.styles)
     say(f"content: {width}x{height}  style: {styles}  weights: {inputs.backbone.name}  steps: {config.steps}")
@@ -143,7 +146,7 @@ class _Run:
             if config.save_every and record.step and record.step % config.save_every == 0:
                 picture = Picture(record.image(), self.alpha)
                 place = report.intermediate(config.output, record.step)
-                self._try(lambda: images.save(place, picture, self.text))
+                self._try(lambda: images.save(place, picture, self.text, bit_depth=config.bit_depth))
             if config.checkpoint_every and (stop or self._is_due(record.step)):
                 self._try(lambda: self._keep(record))
             return stop
@@ -183,7 +186,7 @@ class _Run:
         if result.image is None:
             warn(f"{output}: nothing written: not even the start has a finite loss")
             return DIVERGED
-        images.save(output, Picture(result.image, self.alpha), self.text)
+        images.save(output, Picture(result.image, self.alpha), self.text, bit_depth=self.config.bit_depth)
         report.write_flags(output, self.chosen)
         seconds = self.seconds + time.perf_counter() - self.start
         record = {

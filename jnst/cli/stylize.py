@@ -86,7 +86,7 @@ def _check_flags(config):
     from jnst import images
     from jnst.cli import report
 
-    images.format_of(config.output)
+    images.format_of(config.output, bit_depth=config.bit_depth)
     for name, value in flags.resolved(config).items():
         if name in flags.PATHS and not _fits_a_line(value):
             raise InputError(f"--{name}={value!r}: expected a name in UTF-8 without line breaks")

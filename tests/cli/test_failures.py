@@ -172,10 +172,10 @@ def test_ctrl_c_while_the_picture_is_saved_waits_for_it(here, monkeypatch, capsy
 
     save = images.save
 
-    def interrupted(*arguments):
+    def interrupted(*arguments, **options):
         for _ in range(2):
             os.kill(os.getpid(), signal.SIGINT)
-        save(*arguments)
+        save(*arguments, **options)
 
     monkeypatch.setattr(images, "save", interrupted)
     assert call(*PICTURES, *SMALL, "--output=o.png") == 0

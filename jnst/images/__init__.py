@@ -1,0 +1,24 @@
+"""Picture files <-> numpy: every kind of file in, upright sRGB out; whole files or none. Host only: no jax.
+
+In memory a picture is float32 sRGB in [0, 1], `[H, W, 3]`, with its alpha channel `[H, W]` beside it where it has one.
+`reading` and `writing` are the doors. Pillow does the work but for what it rounds to 8 bits in silence: `png` and
+`tiff` keep more, by imagecodecs and tifffile, which are loaded only when a file needs them.
+"""
+
+from jnst.images.picture import Picture, contact_sheet, fit, resize
+from jnst.images.reading import MOST_PIXELS, load
+from jnst.images.writing import FORMATS, check_encodable, encode, format_of, save
+
+__all__ = [
+    "FORMATS",
+    "MOST_PIXELS",
+    "Picture",
+    "check_encodable",
+    "contact_sheet",
+    "encode",
+    "fit",
+    "format_of",
+    "load",
+    "resize",
+    "save",
+]
