@@ -218,7 +218,9 @@ REFUSED = {
     "complex": (files.tiff(np.complex64([[[1]]]), 1), "pixels of 64 bits in sample format"),
     "LAB": (files.tiff(np.ones((1, 1, 3), np.uint16), 8), "color space CIELAB in 16 bits; expected gray, RGB or CMYK"),
     "palette": (files.tiff(np.ones((1, 1, 1), np.uint16), 3), "color space PALETTE in 16 bits"),
-    "no pixels": (b"P5 0 3 255\n", "."),
+    "no width": (files.tiff(np.ones((1, 1, 3), np.uint16), 2, tags={256: ("I", [0])}), "a picture without pixels"),
+    "no height": (files.tiff(np.ones((1, 1, 3), np.uint8), 6, tags={257: ("I", [0])}), "a picture without pixels"),
+    "neither": (b"P5 0 0 255\n", "not a picture"),
     "PostScript": (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n%%EndComments\n", "PostScript"),
 }
 
