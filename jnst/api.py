@@ -136,7 +136,7 @@ def read_inputs(
     # After the pictures: a mistake in their names is not worth a download.
     flags = {flag: parse_layers(flag, getattr(config, flag))[0] for flag in ("content_layers", "style_layers")}
     layers = flags["content_layers"] + flags["style_layers"]
-    backbone = weights.load(config.weights, layers, progress=progress)
+    backbone = weights.load(config.weights, layers, source=config.source, progress=progress)
     for flag, names in flags.items():
         backbone.require(flag, names)
     least = vgg.min_size(layers, backbone.padding)

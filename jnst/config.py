@@ -196,6 +196,9 @@ class StylizeConfig:
     weights: str = _option(
         "random", "Backbone: a file, vgg19 (downloaded once), a bundled or converted name, or random[:SEED]."
     )
+    source: str = _option(
+        "auto", "What the network of a weights file was fed, where its numbers do not show it.", choices=SOURCES
+    )
     size: int = _option(512, "Longest side of the output in pixels; 0 keeps the content image's.", lower=0, upper=65535)
     style_scale: float = _option(
         1.0, "Longest side of the style image over that of the output: the scale of the strokes.", above=0.0, upper=64.0

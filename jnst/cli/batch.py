@@ -1,7 +1,6 @@
 """`--content=FOLDER --output=FOLDER`: every picture of a folder, one run after the other."""
 
 import dataclasses
-import os
 import shlex
 import sys
 from collections import Counter
@@ -101,4 +100,4 @@ def _check_shared(config):
     for name in [*split_list(config.style), *([] if config.init in INITS else [config.init])]:
         images.load(name)
     if not config.weights.startswith("random"):  # whose reading is their making
-        weights.load(os.path.expanduser(config.weights), progress=download.Bar)
+        weights.load(config.weights, source=config.source, progress=download.Bar)

@@ -1,6 +1,7 @@
 """`weights`: fetch a backbone, convert one to jnst's own file, look into one."""
 
 import os
+import shlex
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -93,7 +94,7 @@ def _convert(name, config):
         source_sha256=backbone.sha256,
     )
     say(_summary(name, backbone))
-    say(f"{output}: written; use it with --weights={output if config.output else output.stem}")
+    say(f"{output}: written; use it with {shlex.quote(f'--weights={output if config.output else output.stem}')}")
 
 
 def _own_place(name, backbone):

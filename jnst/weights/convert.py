@@ -238,20 +238,21 @@ def _recognize(path, layers, source):
     first = layers.params["conv1_1"]
     found = fingerprint.match(first["kernel"], first["bias"])
     if found is not None and found.transposed:
-        raise InputError(f"{path}: conv1_1/kernel: its filters are those of {found.training}, but transposed: refused")
-    default = {"torchvision": "rgb"}
+        raise InputError(
+            f"{path}: conv1_1/kernel: its filters are those of {found.training}, but transposed; expected height first"
+        )
     if found is not None:
         kind = "torchvision" if found.training == "torchvision" else layers.kinds[0]
         if source != "auto" and (source == "torchvision") != (kind == "torchvision"):
             raise InputError(f"--source={source}: the numbers of conv1_1 in {path} are those of {kind}")
         return kind, found.order, f"conv1_1 holds the numbers of {_ORIGINS[kind][0]}, {found.order.upper()}"
     if source != "auto":
-        return source, default.get(source, "bgr"), _ASKED
+        return source, "rgb" if source == "torchvision" else "bgr", _ASKED
     if layers.kinds[0] == "keras":
         return "keras", "bgr", "its layers are named as Keras names them"
     choices = "; ".join(f"--source={kind}: {SOURCES[kind]}" for kind in layers.kinds)
     raise InputError(
-        f"{path}: its numbers do not show what the network was fed; convert it with bin/weights convert and {choices}"
+        f"{path}: its numbers do not show what the network was fed; expected one of these to say it: {choices}"
     )
 
 

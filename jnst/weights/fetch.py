@@ -149,7 +149,8 @@ def fetch(name: str, *, url: str = "", progress: Progress | None = None) -> Path
             except requests.RequestException as error:
                 raise _failure(download, url, str(error)) from error
             except (ValueError, _TooLong) as error:  # Pooch's word for a wrong hash
-                raise _failure(download, url, f"these are not its bytes: expected {download.hash}") from error
+                short = f" ({guard.count} of {download.size} came)" if guard.count < download.size else ""
+                raise _failure(download, url, f"these are not its bytes: expected {download.hash}{short}") from error
             except OSError as error:
                 if error.errno is None:  # Requests' own, for certificates that are not there
                     raise _failure(download, url, str(error)) from error
@@ -203,10 +204,11 @@ class _Guard:
 
 
 def _failure(download, url, cause):
-    known = ", ".join(["random", *bundled.names("weights", ".safetensors")])
+    others = ", ".join(f"--weights={name}" for name in ["random", *bundled.names("weights", ".safetensors")])
     return InputError(
-        f"{download.name}: cannot be fetched from {url}: {cause}; put the file at {place(download)} yourself, "
-        f"set {MIRROR} to the address of a folder that has it, or use another --weights (a file; bundled: {known})"
+        f"{download.name}: cannot be fetched from {url}: {cause}; put the file at {place(download)} "
+        f"({download.size / 2**20:.0f} MiB) yourself, set {MIRROR} to the address of a folder that has it, "
+        f"or use {others} or a file"
     )
 
 
@@ -226,7 +228,8 @@ def _cause(error, count):
     if "NameResolution" in words or "getaddrinfo" in words or "name resolution" in words.lower():
         return "no network (the host's name is not found)"
     if "Tunnel connection failed" in words:
-        return f"the proxy refuses ({words.partition('Tunnel connection failed: ')[2].rstrip(chr(39) + '()')})"
+        answer = words.partition("Tunnel connection failed: ")[2].rstrip("'\"()")
+        return f"the proxy refuses ({answer})"
     if "roxy" in words:
         return "the proxy does not answer"
     if "timed out" in words:

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
+from jnst.config import CONVOLUTIONS
 from jnst.errors import InputError
 
 __all__ = ["MAGIC", "read"]
@@ -12,8 +13,10 @@ __all__ = ["MAGIC", "read"]
 MAGIC = b"\x89HDF\r\n\x1a\n"
 """How an HDF5 file begins."""
 
-_LAYER = re.compile(r"(?:^|/)(block\d+_conv\d+)/")
-_LARGEST = 2**24  # numbers; a file of a few bytes may claim any shape
+_KERAS_NAMES = [f"block{name[4]}_conv{name[6]}" for name in CONVOLUTIONS]
+
+_LAYER = re.compile(rf"(?:^|/)({'|'.join(_KERAS_NAMES)})/")
+_LARGEST = 2**22  # numbers; a file of a few bytes may claim any shape, and VGG-19's largest layer has 2.4 million
 
 
 def read(path: str | Path) -> dict[str, np.ndarray]:

@@ -20,6 +20,8 @@ from jnst.weights.filters import random_backbone
 
 __all__ = ["is_word", "load", "names", "read"]
 
+_MOST = 2**30  # bytes of an .npz's arrays together: VGG-19 with all that belongs to it has 575 million
+
 
 def is_word(name: str) -> bool:
     """Whether `name` is a word (`random`, `random:SEED`, `vgg19`); `./random` is a file."""
@@ -127,11 +129,13 @@ def _read_zip(path):
     """The arrays of an `.npz`, or of a PyTorch archive, which is a zip too."""
     try:
         with zipfile.ZipFile(path) as archive:
-            entries = archive.namelist()
+            entries, size = archive.namelist(), sum(entry.file_size for entry in archive.infolist())
     except (zipfile.BadZipFile, ValueError, NotImplementedError) as error:  # a name that is no text; a later version
         raise InputError(f"{path}: not a whole .npz or .pth file ({error})") from error
     if any(entry.endswith("/data.pkl") for entry in entries):
         return pth.read(path)
+    if size > _MOST:  # before any of it is unpacked
+        raise InputError(f"{path}: unpacked it has {size / 2**30:.1f} GiB: more than any VGG-19")
     try:
         with np.load(path, allow_pickle=False) as file:
             return {key: file[key] for key in file.files}

@@ -52,6 +52,7 @@ _TUPLES = {"TUPLE1": 1, "TUPLE2": 2, "TUPLE3": 3}
 
 _DEEPEST = 4  # dicts within dicts
 _MOST = 10_000  # entries: a few lines of pickle can stand for more dicts than there are atoms
+_MOST_AXES = 8  # of a tensor
 _LONGEST = 200  # characters of a name: no layer's is longer, and a long one can be mentioned often
 
 
@@ -117,7 +118,7 @@ def _read_zip(file):
                 return _entry(archive, f"{folder}data/{storage.key}")
 
             return _arrays(tensors, fetch, order, os.fstat(file.fileno()).st_size)
-    except (zipfile.BadZipFile, EOFError, RuntimeError, NotImplementedError, ValueError) as error:
+    except (zipfile.BadZipFile, EOFError, OSError, RuntimeError, NotImplementedError, ValueError) as error:
         raise _Refused(f"not a whole PyTorch archive ({error})") from error
 
 
@@ -257,7 +258,7 @@ def _fill(mapping, pairs):
 
 
 def _storage(identity):
-    tag, kind, key, _, count, *view = identity
+    tag, kind, key, _, count, *view = identity[:7]
     if tag != "storage" or type(kind) is not _Global or type(key) is not str or type(count) is not int:
         raise TypeError("a storage is not described as PyTorch does")
     if view not in ([], [None]):
@@ -268,14 +269,17 @@ def _storage(identity):
 def _call(function, arguments):
     if function == "dict":
         mapping = {}
-        # Python 2 gives an OrderedDict its items as a list of lists.
-        for pairs in arguments:
+        if arguments:  # Python 2 gives an OrderedDict its items as a list of lists.
+            (pairs,) = arguments
             _fill(mapping, (_pair(pair) for pair in _as(list, pairs)))
+            pairs.clear()  # used up: one long list could be mentioned often
         return mapping
     if function == "parameter":
         return _as(_Tensor, arguments[0])
     storage, offset, shape, strides = arguments[:4]
-    numbers = (offset, *_as(tuple, shape), *_as(tuple, strides))
+    if max(len(_as(tuple, shape)), len(_as(tuple, strides))) > _MOST_AXES:
+        raise TypeError(f"a tensor's shape is not made of whole numbers, at most {_MOST_AXES}")
+    numbers = (offset, *shape, *strides)
     if len(shape) != len(strides) or any(type(number) is not int or number < 0 for number in numbers):
         raise TypeError("a tensor's shape is not made of whole numbers")
     return _Tensor(_as(_Storage, storage), offset, shape, strides)
@@ -344,6 +348,8 @@ def _numbers(storage, fetch, order):
     data = fetch(storage)
     if len(data) < storage.count * dtype.itemsize:
         raise _Refused("the file ends before its numbers do")
+    if len(data) > storage.count * dtype.itemsize:  # which would be kept whole, as often as it is mentioned
+        raise _Refused(f"its storage has {len(data)} bytes, not {storage.count * dtype.itemsize}")
     run = np.frombuffer(data, dtype, storage.count)
     if storage.kind == "BFloat16Storage":  # the upper half of a float32
         return (run.astype(np.uint32) << 16).view(np.float32)

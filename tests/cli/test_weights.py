@@ -882,3 +882,19 @@ def test_params_of_the_small_file_are_those_that_were_written(cache, online):
     found, expected = weights.load("vgg19").params, params()
     for layer in LAYERS[1:]:
         np.testing.assert_array_equal(found[layer]["kernel"], expected[layer]["kernel"])
+
+
+def test_a_run_asks_for_the_source_and_takes_it(here, capsys):
+    """A state dict whose numbers are nobody's: the flag of `convert` is one of `stylize` too."""
+    rng = np.random.default_rng(3)
+    layers = {"features.0.weight": rng.normal(size=(4, 3, 3, 3)), "features.0.bias": np.zeros(4)}
+    np.savez("net.npz", **{name: array.astype(np.float32) for name, array in layers.items()})
+    flags = [*PICTURES, *SMALL, "--weights=net.npz", "--output=o.png"]
+    assert stylize(*flags) == 2
+    assert_one_line(capsys.readouterr().err, "net.npz: ", "--source=caffe", "--source=torchvision")
+    totals = set()
+    for source in ("caffe", "torchvision"):
+        assert stylize(*flags, f"--source={source}") == 0
+        totals.add(read_json("o.json")["trace"][0]["total"])
+        assert f"--source={source}\n" in (here / "o.flags").read_text()
+    assert len(totals) == 2

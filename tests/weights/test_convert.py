@@ -207,7 +207,7 @@ def test_transposed_filters_outside_matconvnet_are_refused(tmp_path):
     for training in PLANTED:
         layers = formats.planted(training, transposed=True)
         path = torch_file(tmp_path / "a.pth", formats.state_dict(layers))
-        refusal(path, match=f"{training}, but transposed: refused")
+        refusal(path, match=f"{training}, but transposed; expected height first")
 
 
 @pytest.mark.parametrize("other", ["state_dict.features.", "module.features.", "ema.features."])

@@ -202,3 +202,11 @@ def test_random_damage_ends_in_one_line_or_in_a_network(tmp_path, old):
     path = tmp_path / "a.h5"
     formats.write_keras(path, formats.network(2, 2), old=old)
     checks.assert_survives(path, path.read_bytes())
+
+
+def test_layers_that_no_vgg_has_are_passed_over_unread(tmp_path):
+    with h5py.File(tmp_path / "a.h5", "w") as file:
+        for block in range(6, 60):  # claimed, not written: a small file
+            file.create_dataset(f"block{block}_conv1/kernel:0", (64, 64, 32, 32), "f4", chunks=(8, 8, 32, 32))
+        file.create_dataset("block1_conv1/kernel:0", data=np.ones((3, 3, 3, 2), np.float32))
+    assert list(hdf5.read(tmp_path / "a.h5")) == ["block1_conv1/kernel"]

@@ -556,3 +556,29 @@ def test_real_slim_files_are_equal(shared):
     arrays = pth.read(folder / "vgg19_slim16x_relu5_1.pth")
     with np.load(folder / "vgg19_slim16x_relu5_1.npz") as file:
         assert_same(arrays, {f"model.{name}": file[name] for name in file.files})
+
+
+@wrapped
+def test_a_list_of_items_serves_once(tmp_path, wrap):
+    """A long one, mentioned often, would be many more dicts than the file has bytes."""
+    pair = b"](" + text("a") + PLAIN_VIEW + b"e"
+    items = b"]q\x05(" + pair + b"e"
+    dict_of = name("collections", "OrderedDict")
+    once = dict_of + b"(" + items + b"tR"
+    again = dict_of + b"(h\x05tR"
+    path = written(tmp_path / "a.pth", wrap(program(b"}(", text("x"), once, text("y"), again, b"u")))
+    assert list(pth.read(path)) == ["x.a"]
+
+
+@wrapped
+def test_many_lists_for_one_dict_and_many_axes_for_one_tensor_are_refused(tmp_path, wrap):
+    twice = name("collections", "OrderedDict") + b"(]q\x05h\x05tR"
+    refusal(written(tmp_path / "a.pth", wrap(program(twice))), match="pickle is damaged")
+    deep = item("a", view((1,) * 9, (1,) * 9))
+    refusal(written(tmp_path / "a.pth", wrap(program(deep))), match="at most 8")
+
+
+def test_an_entry_larger_than_its_storage_is_refused(tmp_path):
+    """It would be kept whole, as often as another storage of its key is made up."""
+    path = written(tmp_path / "a.pth", zip_of(program(item("a", PLAIN_VIEW)), {"0": NUMBERS + bytes(4)}))
+    refusal(path, match="its storage has 436 bytes, not 432")
