@@ -124,7 +124,10 @@ def read_inputs(
         InputError: naming the file and what is wrong with it.
     """
     picture = _picture("content", config.content if content is None else content)
-    picture = images.resize(picture, images.fit(picture.size, config.size))
+    size = images.fit(picture.size, config.size)
+    if config.output:  # before a picture is made that its format cannot hold
+        images.check_encodable(size, images.format_of(config.output), bit_depth=config.bit_depth)
+    picture = images.resize(picture, size)
     longest = max(1, round(max(picture.size) * config.style_scale))
     found = []
     for source in split_list(config.style) if styles is None else styles:

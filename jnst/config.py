@@ -299,6 +299,12 @@ def check_config(config: StylizeConfig, *, count: int) -> None:
         InputError: naming the flag.
     """
     check(config)
+    if config.line_search != "none" and config.optimizer != "lbfgs":
+        raise InputError(
+            f"--line_search={config.line_search}: is L-BFGS's; expected none with --optimizer={config.optimizer}"
+        )
+    if config.line_search == "zoom" and config.learning_rate:
+        raise InputError(f"--learning_rate={config.learning_rate:g}: expected 0, as --line_search=zoom finds the step")
     if count < 1:
         raise InputError("--style=: expected at least one style image")
     parse_mix(config.style_mix, count)

@@ -9,7 +9,16 @@ import platformdirs
 
 from jnst.errors import InputError
 
-__all__ = ["cache_folder", "check_place", "check_writable", "sha256_of", "umask", "weights_folder", "write_atomically"]
+__all__ = [
+    "cache_folder",
+    "check_place",
+    "check_writable",
+    "part_prefix",
+    "sha256_of",
+    "umask",
+    "weights_folder",
+    "write_atomically",
+]
 
 
 def cache_folder() -> Path:
@@ -31,9 +40,8 @@ def write_atomically(path: str | Path, data: bytes) -> None:
     path = Path(path)
     temporary = None
     try:
-        # A part of the name: the whole one and more may be longer than names can be.
         with tempfile.NamedTemporaryFile(
-            dir=path.parent, prefix=f".{path.name[:50]}.", suffix=".part", delete=False
+            dir=path.parent, prefix=part_prefix(path), suffix=".part", delete=False
         ) as file:
             temporary = file.name
             file.write(data)
@@ -47,6 +55,14 @@ def write_atomically(path: str | Path, data: bytes) -> None:
     finally:
         if temporary is not None:
             Path(temporary).unlink(missing_ok=True)
+
+
+def part_prefix(path: str | Path) -> str:
+    """How the temporary name of a file begins; eight letters and `.part` follow.
+
+    A part of its name: the whole one and more may be longer than names can be.
+    """
+    return f".{Path(path).name[:50]}."
 
 
 def sha256_of(path: str | Path) -> str:

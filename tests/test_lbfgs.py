@@ -165,6 +165,7 @@ def test_one_step_function_serves_both_line_searches(x64):
     assert all(after <= before for before, after in zip(ends["zoom"], ends["zoom"][1:], strict=False))  # Wolfe's first
 
 
+@pytest.mark.slow
 def test_zoom_is_optaxs(x64):
     """Without a projection the iterates are those of optax.lbfgs driven as its documentation drives it."""
     config = OptimizerConfig(optimizer="lbfgs", line_search="zoom", history=6, projection="none")

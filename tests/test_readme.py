@@ -51,3 +51,10 @@ def test_presets_parse_and_pass_the_checks(preset):
     assert config != StylizeConfig()
     assert f"`{preset.stem}`" in README
     assert preset.read_text().startswith("#")
+
+
+@pytest.mark.parametrize("path", ["README.md", "weights/README.md", "BUILD.md"])
+def test_tables_have_rows_as_wide_as_their_heads(path):
+    for table in re.findall(r"(?:^\|.*\n)+", (ROOT / path).read_text(), re.MULTILINE):
+        widths = [len(re.findall(r"(?<!\\)\|", row)) for row in table.splitlines()]
+        assert len(set(widths)) == 1, table.splitlines()[0]

@@ -32,21 +32,30 @@ def each(config: StylizeConfig) -> list[StylizeConfig]:
     folder, output = Path(config.content), Path(config.output)
     if output.exists() and not output.is_dir():
         raise InputError(f"--output={output}: expected a folder, since --content={folder} is one")
+    if output.suffix.lower() in images.FORMATS and not output.exists():
+        raise InputError(f"--output={output}: expected a folder's name, since --content={folder} is a folder")
     if output.resolve() == folder.resolve():
         raise InputError(f"--output={output}: is the folder that is read; expected another one")
-    endings = Image.registered_extensions()
-    found = [path for path in sorted(folder.iterdir()) if path.suffix.lower() in endings and path.is_file()]
+    endings = {ending for ending, kind in Image.registered_extensions().items() if kind in Image.OPEN}
+    try:
+        found = [path for path in sorted(folder.iterdir()) if path.suffix.lower() in endings and path.is_file()]
+    except OSError as error:
+        raise InputError(f"--content={folder}: cannot be read: {error.strerror}") from error
     found = [path for path in found if not path.name.startswith(".")]
     if not found:
         raise InputError(f"--content={folder}: no picture in this folder")
     stems = Counter(path.stem for path in found)
+    names = [path.stem if stems[path.stem] == 1 else path.name for path in found]
+    twice = next((name for name, count in Counter(names).items() if count > 1), None)
+    if twice is not None:
+        raise InputError(f"--content={folder}: two of its pictures would become {twice}.png; expected other names")
     return [
         dataclasses.replace(
             config,
             content=str(path),
-            output=str(output / f"{path.stem if stems[path.stem] == 1 else path.name}.png"),
+            output=str(output / f"{name}.png"),
         )
-        for path in found
+        for path, name in zip(found, names, strict=True)
     ]
 
 
@@ -81,7 +90,7 @@ def run_all(
             code = INTERRUPTED
         if code == INTERRUPTED:
             again = [] if "--resume" in sys.argv else ["--resume"]
-            command = shlex.join([run.program(), *sys.argv[1:], *again])
+            command = f"{run.program()} {shlex.join([*sys.argv[1:], *again])}"
             warn(f"interrupted at {name}: {finished} of {len(configs)} pictures are finished; go on with: {command}")
             return INTERRUPTED
         if code == DONE:

@@ -16,6 +16,7 @@ import numpy as np
 import safetensors
 import safetensors.numpy
 
+from jnst.cli.lines import warn
 from jnst.errors import InputError
 from jnst.files import cache_folder, write_atomically
 from jnst.tasks.stylize import Snapshot
@@ -111,7 +112,8 @@ def alone(output: str) -> Iterator[None]:
         lock.acquire(timeout=0)
     except filelock.Timeout as error:
         raise InputError(f"--output={output}: another run is writing it; expected another name") from error
-    except OSError:  # no cache folder, no lock
+    except OSError as error:
+        warn(f"no lock, so a second run on {output} would not be noticed ({error.strerror or error})")
         yield
         return
     try:

@@ -51,7 +51,8 @@ class Interrupt:
             self._hook(lost)
 
     def _note(self, number, frame):
-        if self.saving:
+        if self.saving:  # it waits for the picture; in a folder it then ends the rest
+            self.seen = True
             return
         again, self.seen = self.seen, True
         if again or not self.running:

@@ -7,10 +7,10 @@ __all__ = ["bar_shape", "on_terminal", "say", "warn"]
 
 
 def say(line: str) -> None:
-    """Prints a line. Where its reader has gone (`stylize ... | head -1`), the run goes on in silence."""
+    """Prints a line. Where nobody takes it (`stylize ... | head -1`, a full disk), the run goes on in silence."""
     try:
         print(line, flush=True)
-    except BrokenPipeError:
+    except OSError:  # a log on a full disk, too
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 

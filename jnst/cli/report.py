@@ -7,7 +7,7 @@ from pathlib import Path
 
 from jnst.cli import checkpoint, flags
 from jnst.config import StylizeConfig
-from jnst.files import write_atomically
+from jnst.files import part_prefix, write_atomically
 from jnst.version import __version__
 
 __all__ = [
@@ -21,6 +21,7 @@ __all__ = [
     "read_record",
     "record_path",
     "sweep",
+    "traces",
     "write_flags",
     "write_record",
 ]
@@ -61,7 +62,7 @@ def read_record(output: str) -> dict[str, object]:
     """The record that a run left beside OUTPUT; empty where there is none."""
     try:
         record = dict(json.loads(record_path(output).read_text("utf-8")))
-        return record if record["trace"] and {"flags", "stopped"} <= record.keys() else {}
+        return record if record["trace"] and {"flags", "inputs", "stopped"} <= record.keys() else {}
     except (OSError, ValueError, TypeError, KeyError):
         return {}
 
@@ -82,12 +83,19 @@ def outputs(config: StylizeConfig) -> tuple[Path, ...]:
     return tuple(found)
 
 
+def traces(output: str) -> tuple[Path, ...]:
+    """What an earlier run may have left that a later `--resume` would look at."""
+    return record_path(output), checkpoint.path_of(output)
+
+
 def sweep(output: str) -> None:
     """Removes the halves of files that a killed run left; only for one that is alone with its output."""
     path = Path(output)
-    name = re.escape(path.stem) + r"(-\d{6,})?\.\w+"
+    own = [path, record_path(output), flags_path(output), checkpoint.path_of(output)]
+    prefixes = "|".join(re.escape(part_prefix(one)) for one in own)
+    between = re.escape(part_prefix(intermediate(output, 0))).replace("000000", r"\d{6,}")
     for left in path.parent.glob(".*.part"):
-        if re.fullmatch(rf"\.{name}\.\w{{8}}\.part", left.name):
+        if re.fullmatch(rf"({prefixes}|{between})\w{{8}}\.part", left.name):
             left.unlink(missing_ok=True)
 
 

@@ -2,9 +2,12 @@
 
 import dataclasses
 import os
+import re
 import shlex
 import sys
 import time
+
+import jax
 
 from jnst import api, bundled, files, images
 from jnst.cli import checkpoint, download, estimate, flags, report
@@ -40,8 +43,15 @@ def run(config: StylizeConfig, interrupt: Interrupt, *, resume: bool) -> int:
     Raises:
         InputError: something in the input is wrong, or another run is writing OUTPUT.
     """
-    with api.computing(config) as device, checkpoint.alone(config.output):
-        return _Run(config, interrupt, device).work(resume)
+    try:
+        with api.computing(config) as device, checkpoint.alone(config.output):
+            return _Run(config, interrupt, device).work(resume)
+    except (MemoryError, jax.errors.JaxRuntimeError) as error:
+        if not isinstance(error, MemoryError) and not re.search("out of memory|RESOURCE_EXHAUSTED", str(error), re.I):
+            raise
+        raise InputError(
+            f"--size={config.size}: {config.content} needs more memory than there is; expected a smaller --size"
+        ) from error
 
 
 def _say_device(device):
@@ -50,7 +60,6 @@ def _say_device(device):
 
 def _read(config):
     inputs = api.read_inputs(config, progress=download.Bar)
-    images.check_encodable(inputs.content.size, images.format_of(config.output), bit_depth=config.bit_depth)
     pictures = (inputs.content, *inputs.styles, inputs.init)
     for note in dict.fromkeys(picture.note for picture in pictures if picture and picture.note):
         say(note)
@@ -66,7 +75,7 @@ class _Run:
     def __init__(self, config, interrupt, device):
         self.config, self.interrupt, self.device = config, interrupt, device
         self.chosen = flags.resolved(config)
-        self.failed = False  # to write something on the way
+        self.failed = set()  # what is wrong with what could not be written on the way
 
     def work(self, resume):
         config = self.config
@@ -84,6 +93,9 @@ class _Run:
         self.weights = {"name": inputs.backbone.name, "sha256": inputs.backbone.sha256}
         self.text = report.embedded(self.chosen, self.weights)
         found = self._checkpoint(resume)
+        # A run that starts anew where another one has been keeps its start: what is left of the other must not be
+        # taken for its own.
+        self.replaces = not found and any(path.exists() for path in report.traces(config.output))
         for path in report.outputs(config):
             files.check_writable(path)
         report.sweep(config.output)
@@ -105,7 +117,10 @@ class _Run:
             if checkpoint.path_of(self.config.output).is_file():
                 return False  # a later run's, perhaps: that is what counts
             raise
-        return record["trace"][-1]["step"] == self.config.steps
+        if record["trace"][-1]["step"] != self.config.steps:
+            return False
+        self._check_same_inputs(report.record_path(self.config.output), record["inputs"], _hashes(self.config))
+        return True
 
     def _checkpoint(self, resume):
         path = checkpoint.path_of(self.config.output)
@@ -119,12 +134,15 @@ class _Run:
             say(f"{path}: no checkpoint: the run starts anew")
             return None
         checkpoint.check_same_flags(path, found.facts["flags"], self.chosen)
-        for flag, digest in self.facts["inputs"].items():
-            if found.facts["inputs"].get(flag) != digest:
+        self._check_same_inputs(path, found.facts["inputs"], self.facts["inputs"])
+        return found
+
+    def _check_same_inputs(self, path, before, now):
+        for flag, digest in now.items():
+            if before.get(flag) != digest:
                 raise InputError(
                     f"--{flag}: has changed since {path} was written; without --resume the run starts anew"
                 )
-        return found
 
     def _restored(self, prepared, found):
         try:
@@ -162,7 +180,9 @@ class _Run:
     def _is_due(self, step):
         """The last step too, so that `--steps` may grow; but a run shorter than an interval leaves none."""
         every, steps = self.config.checkpoint_every, self.config.steps
-        return step > 0 and (step % every == 0 or (step == steps and steps > every))
+        if step == 0:
+            return self.replaces
+        return step % every == 0 or (step == steps and steps > every)
 
     def _keep(self, record):
         seconds = round(self.seconds + time.perf_counter() - self.start, 3)
@@ -176,8 +196,9 @@ class _Run:
         try:
             write()
         except InputError as error:
-            warn(error)
-            self.failed = True
+            if str(error) not in self.failed:  # on a full disk, each checkpoint fails alike
+                warn(error)
+            self.failed.add(str(error))
 
     def _leave(self, result, inputs, compile_seconds):
         output = self.config.output
@@ -223,15 +244,17 @@ def _hashes(config):
     init = [] if config.init in INITS else [config.init]
     for flag, names in (("content", [config.content]), ("style", split_list(config.style)), ("init", init)):
         paths = [bundled.find(name, "examples", ("", ".jpg", ".png")) for name in names]
-        found[flag] = ",".join(files.sha256_of(path) for path in paths)
+        if None not in paths:  # of a finished run, what it read may be gone
+            found[flag] = ",".join(files.sha256_of(path) for path in paths)
     return found
 
 
 def program() -> str:
     """How the command is called here, for lines that say what to type."""
-    return os.environ.get("JNST_PROGRAM") or os.path.basename(sys.argv[0])
+    name = os.path.basename(sys.argv[0])
+    return os.environ.get("JNST_PROGRAM") or ("python -m jnst.cli.stylize" if name.endswith(".py") else name)
 
 
 def _command(output):
     """What resumes a run, ready to be pasted."""
-    return shlex.join([program(), f"--flagfile={report.flags_path(output)}", "--resume"])
+    return f"{program()} {shlex.quote(f'--flagfile={report.flags_path(output)}')} --resume"

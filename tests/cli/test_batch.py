@@ -84,7 +84,7 @@ def test_what_is_wrong_for_all_is_said_once(here, photos, capsys, changes, words
 
 
 def test_ctrl_c_stops_all_and_resume_goes_on(here, photos):
-    child = start(*FOLDER, "--steps=2000", "--print_every=1", "--checkpoint_every=1")
+    child = start(*FOLDER, "--steps=400", "--print_every=1", "--checkpoint_every=1")
     read_until(child.stdout, "[2/3]")
     read_until(child.stdout, "step 3/")
     child.send_signal(signal.SIGINT)
@@ -94,9 +94,9 @@ def test_ctrl_c_stops_all_and_resume_goes_on(here, photos):
     assert err.rstrip().endswith("--resume")
     assert pictures(here / "out") == ["a.png", "b.png"]
     first = (here / "out/a.png").stat().st_mtime_ns
-    done = run(*FOLDER, "--steps=2000", "--print_every=500", "--resume")
+    done = run(*FOLDER, "--steps=400", "--print_every=100", "--resume")
     assert (done.returncode, done.stderr) == (0, "")
-    assert "out/a.png: finished already, at step 2000\n" in done.stdout
+    assert "out/a.png: finished already, at step 400\n" in done.stdout
     assert "going on from step " in done.stdout
     assert (here / "out/a.png").stat().st_mtime_ns == first
     assert read_json("out/b.json")["stopped"] == ""
@@ -115,3 +115,31 @@ def test_a_file_for_content_still_wants_a_file_for_output(here, photos, capsys):
     assert call("--content=photo.png", *STYLE, *SMALL, "--output=out") == 2
     assert_one_line(capsys.readouterr().err, "--output=out")
     shutil.rmtree(here / "out")
+
+
+def test_two_pictures_of_one_name_are_refused_before_any_is_painted(here, photos, capsys):
+    for name in ("a.webp", "a.png.png"):
+        Image.open(photos / "a.png").save(photos / name)
+    assert call(*FOLDER) == 2
+    assert_one_line(capsys.readouterr().err, "--content=in", "a.png.png")
+    assert not (here / "out").exists()
+
+
+def test_a_picture_s_name_is_no_folder_s(here, photos, capsys):
+    assert call(*FOLDER, "--output=o.png") == 2
+    assert_one_line(capsys.readouterr().err, "--output=o.png", "folder")
+
+
+def test_ctrl_c_while_a_picture_is_saved_ends_the_rest(here, photos, capsys, monkeypatch):
+    from jnst import images
+
+    save = images.save
+
+    def interrupted(*arguments, **options):
+        signal.raise_signal(signal.SIGINT)
+        save(*arguments, **options)
+
+    monkeypatch.setattr(images, "save", interrupted)
+    assert call(*FOLDER) == 130
+    assert pictures(here / "out") == ["a.png"]
+    assert "1 of 3 pictures are finished" in capsys.readouterr().err

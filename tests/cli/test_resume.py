@@ -49,7 +49,11 @@ def everything(folder):
     ],
 )
 def test_a_resumed_run_is_the_uninterrupted_one(here, optimizer):
-    flags = ["--optimizer=lbfgs", "--line_search=zoom"] if optimizer == "zoom" else [f"--optimizer={optimizer}"]
+    flags = (
+        ["--optimizer=lbfgs", "--line_search=zoom", "--learning_rate=0"]
+        if optimizer == "zoom"
+        else [f"--optimizer={optimizer}"]
+    )
     assert call(*RUN, *flags, "--steps=7", "--init=noise", "--output=whole.png") == 0
     assert call(*RUN, *flags, "--steps=3", "--init=noise", "--output=parts.png") == 0
     assert checkpoint.read("parts.png").facts["step"] == 3
@@ -135,7 +139,7 @@ def test_a_picture_that_has_changed_is_named(here, capsys, flag):
 
 def test_ctrl_c_says_how_to_go_on_and_that_is_so(here, monkeypatch):
     monkeypatch.setenv("JNST_PROGRAM", "stylize")
-    flags = [*RUN, "--steps=3000", "--output=a folder/o.png"]
+    flags = [*RUN, "--steps=500", "--output=a folder/o.png"]
     child = start(*flags)
     read_until(child.stdout, "step 4/")
     child.send_signal(signal.SIGINT)
@@ -203,7 +207,7 @@ def test_a_full_disk_costs_the_checkpoint_only(here, capsys):
     handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
     resource.setrlimit(resource.RLIMIT_FSIZE, (2 * size, before[1]))
     try:
-        assert call(*RUN, "--steps=7", "--checkpoint_every=7", "--output=o.png", "--resume") == 2
+        assert call(*RUN, "--steps=7", "--checkpoint_every=1", "--output=o.png", "--resume") == 2
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
         signal.signal(signal.SIGXFSZ, handler)
@@ -245,6 +249,68 @@ def test_the_checkpoint_repeats_and_holds_no_nan(here):
         np.testing.assert_array_equal(one, other)
         assert np.isfinite(one).all()
     assert json.dumps(first.snapshot.trace) == json.dumps(second.snapshot.trace)
+
+
+def test_a_finished_run_of_a_changed_picture_is_not_finished(here, capsys):
+    assert call(*RUN, "--output=o.png") == 0
+    before = (here / "o.png").read_bytes()
+    Image.new("RGB", (16, 16)).save("photo.png")
+    capsys.readouterr()
+    assert call(*RUN, "--output=o.png", "--resume") == 2
+    assert_one_line(capsys.readouterr().err, "--content: has changed since o.json")
+    assert (here / "o.png").read_bytes() == before
+
+
+def test_a_kill_before_the_first_checkpoint_over_an_older_run_is_no_obstacle(here):
+    assert call(*RUN, "--steps=7", "--output=o.png") == 0
+    flags = [*RUN, "--seed=4", "--init=noise", "--steps=5000", "--print_every=1", "--checkpoint_every=4000"]
+    child = start(*flags, "--output=o.png")
+    read_until(child.stdout, "step 3/")
+    child.kill()
+    child.communicate()
+    assert checkpoint.read("o.png").facts["step"] == 0
+    child = start(*flags, "--output=o.png", "--resume")
+    assert read_until(child.stdout, "going on from step 0")
+    child.kill()
+    child.communicate()
+
+
+def test_halves_with_long_names_are_swept_too(here):
+    name = "n" * 70
+    (here / f".{name[:50]}.abcdefgh.part").write_bytes(b"half")
+    assert call(*RUN, f"--output={name}.png") == 0
+    assert not [left for left in listed(here) if left.endswith(".part")]
+
+
+def test_without_a_cache_folder_it_says_that_there_is_no_lock(here, capsys, monkeypatch):
+    (here / "file").write_text("in the way")
+    monkeypatch.setenv("JNST_CACHE", str(here / "file"))
+    assert call(*RUN, "--output=o.png") == 0
+    assert_one_line(capsys.readouterr().err, "no lock")
+
+
+def test_too_little_memory_is_one_line(here, capsys, monkeypatch):
+    from jnst import api
+
+    def prepare(*arguments):
+        return np.zeros(2**60, np.uint8)
+
+    monkeypatch.setattr(api, "prepare", prepare)
+    assert call(*RUN, "--output=o.png") == 2
+    assert_one_line(capsys.readouterr().err, "--size=16", "needs more memory than there is")
+
+
+@pytest.mark.parametrize(
+    ("flags", "words"),
+    [
+        (["--optimizer=adam", "--line_search=zoom"], ["--line_search=zoom", "--optimizer=adam"]),
+        (["--optimizer=lbfgs", "--line_search=zoom", "--learning_rate=0.5"], ["--learning_rate=0.5", "expected 0"]),
+    ],
+    ids=["adam", "rate"],
+)
+def test_flags_that_would_do_nothing_are_refused(here, capsys, flags, words):
+    assert call(*RUN, *flags, "--output=o.png") == 2
+    assert_one_line(capsys.readouterr().err, *words)
 
 
 @pytest.mark.slow
