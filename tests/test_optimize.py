@@ -11,9 +11,9 @@ from jnst import optimize
 from jnst.config import OPTIMIZERS, OptimizerConfig
 from jnst.types import Rates
 
-every_optimizer = pytest.mark.parametrize("name", OPTIMIZERS)
-adam_and_slowly_the_others = pytest.mark.parametrize(
-    "name", ["adam", *(pytest.param(name, marks=pytest.mark.slow) for name in OPTIMIZERS if name != "adam")]
+QUICK = ("adam", "lbfgs")
+each_optimizer = pytest.mark.parametrize(
+    "name", [*QUICK, *(pytest.param(name, marks=pytest.mark.slow) for name in OPTIMIZERS if name not in QUICK)]
 )
 KEY = jax.random.key(7)
 GOAL = np.linspace(0.2, 0.8, 2 * 3 * 3).reshape(2, 3, 3)
@@ -52,7 +52,7 @@ def test_the_table_names_optimizers_of_optax():
     assert all(callable(getattr(optax, name)) for name in OPTIMIZERS)
 
 
-@every_optimizer
+@each_optimizer
 def test_the_first_step_only_evaluates(name):
     state, rates, config = _start(name)
     new, terms = step(KEY, state, quadratic, rates, config)
@@ -64,7 +64,7 @@ def test_the_first_step_only_evaluates(name):
     assert (int(state.step), int(new.step), int(new.best_step)) == (-1, 0, 0)
 
 
-@every_optimizer
+@each_optimizer
 def test_the_loss_falls_and_the_best_canvas_is_kept(name):
     states, totals = _loop(*_start(name), steps=25)
     best = int(np.argmin(totals))
@@ -74,7 +74,7 @@ def test_the_loss_falls_and_the_best_canvas_is_kept(name):
     np.testing.assert_array_equal(states[-1].best_canvas, states[best].canvas)
 
 
-@every_optimizer
+@each_optimizer
 def test_a_canvas_without_gradient_stays_where_it_is(name):
     states, _ = _loop(*_start(name), steps=3, objective=_flat)
     np.testing.assert_array_equal(states[-1].canvas, 0.5)
@@ -85,7 +85,7 @@ def _flat(key, image):
     return loss, {"total": loss}
 
 
-@adam_and_slowly_the_others
+@each_optimizer
 def test_the_state_can_be_donated(name):
     state, rates, config = _start(name)
     expected = _loop(state, rates, config, 3)[0][-1]
@@ -96,7 +96,7 @@ def test_the_state_can_be_donated(name):
     np.testing.assert_allclose(state.canvas, expected.canvas, rtol=1e-6)
 
 
-@adam_and_slowly_the_others
+@each_optimizer
 def test_vmapped_over_learning_rates_equals_looped(name):
     _, _, config = _start(name)
     learning_rates = jnp.array([0.01, 0.08], jnp.float32)

@@ -83,6 +83,7 @@ def test_what_is_wrong_for_all_is_said_once(here, photos, capsys, changes, words
     assert listed(here) == before
 
 
+@pytest.mark.slow
 def test_ctrl_c_stops_all_and_resume_goes_on(here, photos):
     child = start(*FOLDER, "--steps=400", "--print_every=1", "--checkpoint_every=1")
     read_until(child.stdout, "[2/3]")

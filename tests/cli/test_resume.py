@@ -137,6 +137,7 @@ def test_a_picture_that_has_changed_is_named(here, capsys, flag):
     assert_one_line(capsys.readouterr().err, f"--{flag}: has changed since o.ckpt")
 
 
+@pytest.mark.slow
 def test_ctrl_c_says_how_to_go_on_and_that_is_so(here, monkeypatch):
     monkeypatch.setenv("JNST_PROGRAM", "stylize")
     flags = [*RUN, "--steps=500", "--output=a folder/o.png"]
@@ -261,6 +262,7 @@ def test_a_finished_run_of_a_changed_picture_is_not_finished(here, capsys):
     assert (here / "o.png").read_bytes() == before
 
 
+@pytest.mark.slow
 def test_a_kill_before_the_first_checkpoint_over_an_older_run_is_no_obstacle(here):
     assert call(*RUN, "--steps=7", "--output=o.png") == 0
     flags = [*RUN, "--seed=4", "--init=noise", "--steps=5000", "--print_every=1", "--checkpoint_every=4000"]

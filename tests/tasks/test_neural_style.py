@@ -34,9 +34,8 @@ def params():
     return {"mean": np.array([123.68, 116.779, 103.939]) / 255, **found}
 
 
-@pytest.mark.parametrize(
-    "case", [pytest.param(case, marks=() if case == "content avg" else pytest.mark.slow) for case in GOLDENS]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("case", GOLDENS)
 def test_losses_follow_the_port(case, x64):
     start, pooling = case.split()
     golden = GOLDENS[case]
