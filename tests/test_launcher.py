@@ -277,6 +277,7 @@ def test_lock_that_lacks_a_dependency_is_named_before_anything_is_removed(checko
     assert (checkout.venv / "jnst-stamp").exists()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
 def test_killed_set_up_leaves_no_harm(checkout, number):
     (checkout.state / "hang").touch()
@@ -299,6 +300,7 @@ def test_killed_set_up_leaves_no_harm(checkout, number):
     assert checkout.run()[1] == ""
 
 
+@pytest.mark.slow
 def test_killed_refresh_leaves_no_harm(checkout):
     checkout.run()
     lock = checkout.root / "requirements.lock"
@@ -338,6 +340,7 @@ def test_interrupt_ends_the_set_up_quietly(checkout):
     checkout.run()
 
 
+@pytest.mark.slow
 def test_two_starts_at_once_make_one_set_up(checkout):
     (checkout.state / "slow").touch()
     processes = [checkout.popen(str(number)) for number in range(3)]

@@ -143,6 +143,7 @@ def test_buffers_are_written_in_place():
     assert compiled.alias_size_in_bytes >= buffers
 
 
+@pytest.mark.slow
 def test_one_step_function_serves_both_line_searches(x64):
     def objective(key, image):
         loss = jnp.sum((image - 0.3) ** 4) + 10 * jnp.sum((image[1:] - image[:-1] - 0.05) ** 2)
