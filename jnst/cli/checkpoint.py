@@ -1,7 +1,7 @@
 """OUTPUT's stem + `.ckpt`: everything that a run needs to go on from a step, whole or not at all.
 
-A safetensors file: the leaves of the optimizer's state, and one metadata key `jnst` with the run's flags, the hashes
-of what it read, its trace and its seconds.
+A safetensors file: the leaves of the optimizer's state, and one metadata key `checkpoint`, JSON with the run's flags,
+the hashes of what it read, its trace, step, device and seconds.
 """
 
 import contextlib
@@ -28,12 +28,15 @@ MAY_DIFFER = {"output", "print_every", "save_every", "checkpoint_every"}
 """Flags that change no pixel."""
 
 
+_FACTS = {"flags", "inputs", "step", "seconds", "trace"}  # without which a file is no checkpoint
+
+
 class Checkpoint(NamedTuple):
     """What a checkpoint holds."""
 
     snapshot: Snapshot
     facts: dict[str, object]
-    """`version`, `flags`, `inputs` (hashes by flag), `step`, `seconds`, `device`."""
+    """`jnst` (the version), `flags`, `inputs` (hashes by flag), `step`, `seconds`, `device`."""
 
 
 def path_of(output: str) -> Path:
@@ -56,7 +59,8 @@ def read_facts(path: Path) -> dict[str, object]:
     """What a checkpoint says of itself, without its arrays; empty for any other file, or none."""
     try:
         with safetensors.safe_open(path, "np") as file:
-            return dict(json.loads((file.metadata() or {})["checkpoint"]))
+            facts = dict(json.loads((file.metadata() or {})["checkpoint"]))
+        return facts if facts.keys() >= _FACTS else {}
     except (OSError, safetensors.SafetensorError, KeyError, TypeError, ValueError):
         return {}
 

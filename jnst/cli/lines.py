@@ -1,5 +1,6 @@
 """What a command says, line by line: news on stdout, trouble on stderr."""
 
+import contextlib
 import os
 import sys
 
@@ -15,8 +16,9 @@ def say(line: str) -> None:
 
 
 def warn(message: object) -> None:
-    """Prints a message as one line on stderr, under the program's name."""
-    print(f"jnst: {' '.join(str(message).split())}", file=sys.stderr, flush=True)
+    """Prints a message as one line on stderr, under the program's name; as with `say`, nobody need take it."""
+    with contextlib.suppress(OSError):
+        print(f"jnst: {' '.join(str(message).split())}", file=sys.stderr, flush=True)
 
 
 def on_terminal() -> bool:

@@ -1,5 +1,6 @@
 """One run of `stylize`, with all that surrounds it: what it reads, says, keeps on the way and leaves."""
 
+import contextlib
 import dataclasses
 import os
 import re
@@ -20,7 +21,7 @@ from jnst.errors import InputError
 from jnst.images import Picture
 from jnst.tasks import stylize as task
 from jnst.version import __version__
-from jnst.weights import fetch
+from jnst.weights import fetch, is_word
 
 __all__ = ["dry_run", "program", "run"]
 
@@ -30,7 +31,7 @@ def dry_run(config: StylizeConfig) -> int:
     if config.weights in fetch.DOWNLOADS and not fetch.here(config.weights):
         say(f"{config.weights} is not here: a run would first {download.describe(fetch.DOWNLOADS[config.weights])}")
         config = dataclasses.replace(config, weights="random")  # of the same widths, so the same costs
-    with api.computing(config) as device:
+    with _enough_memory(config), api.computing(config) as device:
         _say_device(device)
         inputs = _read(config)
         say(estimate.describe(inputs, config))
@@ -43,9 +44,15 @@ def run(config: StylizeConfig, interrupt: Interrupt, *, resume: bool) -> int:
     Raises:
         InputError: something in the input is wrong, or another run is writing OUTPUT.
     """
+    with _enough_memory(config), api.computing(config) as device, checkpoint.alone(config.output):
+        return _Run(config, interrupt, device).work(resume)
+
+
+@contextlib.contextmanager
+def _enough_memory(config):
+    """Too little memory is no fault of jnst: one line says so."""
     try:
-        with api.computing(config) as device, checkpoint.alone(config.output):
-            return _Run(config, interrupt, device).work(resume)
+        yield
     except (MemoryError, jax.errors.JaxRuntimeError) as error:
         if not isinstance(error, MemoryError) and not re.search("out of memory|RESOURCE_EXHAUSTED", str(error), re.I):
             raise
@@ -239,8 +246,10 @@ class _Run:
 
 
 def _hashes(config):
-    """Of the pictures that a run reads, by flag."""
+    """Of the files that a run reads, by flag; weights that are no file of the user's are left to the backbone."""
     found = {}
+    if not is_word(config.weights) and bundled.is_file(config.weights):
+        found["weights"] = files.sha256_of(config.weights)
     init = [] if config.init in INITS else [config.init]
     for flag, names in (("content", [config.content]), ("style", split_list(config.style)), ("init", init)):
         paths = [bundled.find(name, "examples", ("", ".jpg", ".png")) for name in names]

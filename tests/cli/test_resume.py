@@ -262,6 +262,25 @@ def test_a_finished_run_of_a_changed_picture_is_not_finished(here, capsys):
     assert (here / "o.png").read_bytes() == before
 
 
+def test_a_finished_run_of_changed_weights_is_not_finished(here, capsys):
+    for seed in (0, 1):
+        rng = np.random.default_rng(seed)
+        arrays = {"block1_conv1/kernel": rng.normal(size=(3, 3, 3, 4)), "block1_conv1/bias": np.zeros(4)}
+        np.savez("net.npz", **arrays)
+        code = call(*RUN, "--weights=net.npz", "--output=o.png", *(["--resume"] if seed else []))
+        assert code == 2 * seed
+    assert_one_line(capsys.readouterr().err, "--weights: has changed since o.json")
+
+
+def test_a_stranger_s_metadata_make_no_checkpoint(here, capsys):
+    safetensors.numpy.save_file({"a": np.zeros(3)}, "o.ckpt", {"checkpoint": '{"trace": []}'})
+    before = everything(here)
+    for more in ([], ["--resume"]):
+        assert call(*RUN, "--output=o.png", *more) == 2
+        assert_one_line(capsys.readouterr().err, "o.ckpt")
+    assert everything(here) == before
+
+
 @pytest.mark.slow
 def test_a_kill_before_the_first_checkpoint_over_an_older_run_is_no_obstacle(here):
     assert call(*RUN, "--steps=7", "--output=o.png") == 0
