@@ -36,6 +36,7 @@ from downloads import (
     start,
 )
 from PIL import Image
+from weights.checks import assert_equal_params
 
 import jnst
 from cli.command import PICTURES, ROOT, SMALL, assert_one_line, listed, read_json, read_until
@@ -107,14 +108,6 @@ def canonical(name, kernel=None):
 
 def contents(folder):
     return {name: (folder / name).read_bytes() for name in listed(folder)}
-
-
-def assert_equal_params(found, expected):
-    assert found.keys() == expected.keys()
-    np.testing.assert_array_equal(found["mean"], expected["mean"])
-    for name in expected.keys() - {"mean"}:
-        for part in ("kernel", "bias"):
-            np.testing.assert_array_equal(found[name][part], expected[name][part])
 
 
 # ---- fetch
