@@ -23,12 +23,15 @@ __all__ = [
     "PRECISIONS",
     "PRESERVE_COLORS",
     "PROJECTIONS",
+    "SCHEDULES",
     "SOURCES",
     "TOTAL_VARIATIONS",
+    "DistillConfig",
     "Normalization",
     "ObjectiveSpec",
     "OptimizerConfig",
     "StylizeConfig",
+    "TrainConfig",
     "WeightsConfig",
     "check",
     "check_config",
@@ -77,6 +80,10 @@ PRESERVE_COLORS = {
     "none": "the style's colors",
     "luminance": "style transfer of luminance only, the content's chroma put back (Gatys et al. 2017)",
     "match": "the style is recolored to the content's mean and covariance first (Gatys et al. 2017)",
+}
+SCHEDULES = {
+    "constant": "after the warm-up, the same",
+    "cosine": "after the warm-up, down to 0 along a cosine (Loshchilov & Hutter 2017)",
 }
 PRECISIONS = {
     "float32": "the default",
@@ -177,6 +184,17 @@ class OptimizerConfig:
     canvas_scale: int = 1
 
 
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class TrainConfig:
+    """The static half of training a network."""
+
+    steps: int
+    optimizer: str = "adam"
+    schedule: str = "constant"
+    warmup: int = 0
+    average_decay: float = 0.999
+
+
 def _option(default, help, *, lower=None, upper=None, above=None, choices=None):  # noqa: A002 - absl's word
     metadata = {"help": help, "lower": lower, "upper": upper, "above": above, "choices": choices}
     return dataclasses.field(default=default, metadata=metadata)
@@ -254,6 +272,59 @@ class WeightsConfig:
     output: str = _option("", "The file to write: .safetensors by convert, a picture by inspect.")
     source: str = _option("auto", "What a file's network was fed, where its numbers do not show it.", choices=SOURCES)
     url: str = _option("", "For fetch: another address of the same file; its hash is checked as ever.")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class DistillConfig:
+    """The flags of `distill`."""
+
+    photos: str = _option("", "Folders of pictures to train on, a comma list.")
+    teacher: str = _option("vgg19", "Weights of the teacher.")
+    deep_teacher: str = _option("", "Weights of a second teacher, for layers that the first does not have.")
+    output: str = _option("", "The weights to write: .safetensors.")
+    widths: str = _option("16,32,64,128,128", "Channels of the student's five blocks.")
+    deepest: str = _option("relu5_1", "The last layer.")
+    pooling: str = _option("avg", "Pooling of the student.", choices=POOLINGS)
+    teacher_pooling: str = _option("max", "Pooling of the teachers.", choices=POOLINGS)
+    padding: str = _option("replicate", "What stands beyond the border, of all networks.", choices=PADDINGS)
+    crop: int = _option(128, "Side of the crops in pixels.", lower=16, upper=4096)
+    batch: int = _option(8, "Crops in a step.", lower=1, upper=4096)
+    steps: int = _option(10000, "Updates.", lower=1, upper=100_000_000)
+    learning_rate: float = _option(0.002, "Adam's largest step size.", above=0.0, upper=1e6)
+    warmup: int = _option(200, "Steps in which the step size rises.", lower=0, upper=100_000_000)
+    average_decay: float = _option(
+        0.999, "Of the average over the iterates, which is the result.", lower=0.0, upper=1.0
+    )
+    gram_weight: float = _option(1.0, "Weight of Gram matrices over that of features.", lower=0.0, upper=1e6)
+    noise: float = _option(0.1, "Largest deviation of the noise on crops.", lower=0.0, upper=1.0)
+    noise_share: float = _option(0.33, "Share of the crops that get noise.", lower=0.0, upper=1.0)
+    pool: int = _option(48, "Batches for which the teacher's answers are kept.", lower=1, upper=1_000_000)
+    reuse: int = _option(8, "Steps that a batch serves on average.", lower=1, upper=1_000_000)
+    seed: int = _option(0, "Seed of start, crops and noise.", lower=0, upper=2**32 - 1)
+    print_every: int = _option(100, "Steps between printed losses; 0: none.", lower=0)
+    checkpoint_every: int = _option(500, "Steps between checkpoints, for --resume; 0: none.", lower=0)
+    device: str = _option("auto", "auto, cpu, gpu, tpu, or one of several such as gpu:1.")
+
+    @property
+    def block_widths(self) -> tuple[int, ...]:
+        """`widths` as numbers."""
+        return tuple(int(width) for width in split_list(self.widths))
+
+    @property
+    def layers(self) -> tuple[str, ...]:
+        """All layers down to `deepest`, after their rectifiers."""
+        return tuple("relu" + name[4:] for name in CONVOLUTIONS[: CONVOLUTIONS.index("conv" + self.deepest[4:]) + 1])
+
+    def check(self) -> None:
+        """Raises `InputError` where `widths` or `deepest` are not what they should be."""
+        if not self.deepest.startswith("relu") or "conv" + self.deepest[4:] not in CONVOLUTIONS:
+            raise InputError(f"--deepest={self.deepest}: expected a layer such as relu5_1")
+        widths = split_list(self.widths)
+        blocks = int(self.deepest[4])
+        if len(widths) < blocks or not all(width.isdecimal() and 0 < int(width) <= 4096 for width in widths):
+            raise InputError(f"--widths={self.widths}: expected {blocks} whole numbers from 1 to 4096")
+        if self.crop % 2 ** (blocks - 1):
+            raise InputError(f"--crop={self.crop}: expected a multiple of {2 ** (blocks - 1)}")
 
 
 def option_line(name: str, value: object) -> str:

@@ -3,6 +3,7 @@
 import hashlib
 import os
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 
 import platformdirs
@@ -15,6 +16,7 @@ __all__ = [
     "check_writable",
     "part_prefix",
     "sha256_of",
+    "sha256_of_names",
     "umask",
     "weights_folder",
     "write_atomically",
@@ -69,6 +71,12 @@ def sha256_of(path: str | Path) -> str:
     """The SHA-256 of a file's bytes, in hexadecimal."""
     with open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def sha256_of_names(paths: Sequence[Path]) -> str:
+    """The SHA-256 of the names and sizes of files, in hexadecimal: enough to see that a folder is not what it was."""
+    lines = (f"{path.name} {path.stat().st_size}\n" for path in paths)
+    return hashlib.sha256("".join(lines).encode("utf-8", "surrogateescape")).hexdigest()
 
 
 def check_place(path: str | Path) -> None:

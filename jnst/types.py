@@ -8,8 +8,9 @@ from collections.abc import Mapping
 from typing import NamedTuple
 
 import jax
+import numpy as np
 
-__all__ = ["Features", "Image", "Params", "Rates", "Targets", "Terms", "Weights"]
+__all__ = ["Features", "Image", "Params", "Rates", "Snapshot", "Targets", "Terms", "Weights"]
 
 Image = jax.Array
 """`[H, W, 3]` float32 sRGB in [0, 1]."""
@@ -45,3 +46,12 @@ class Rates(NamedTuple):
     """The optimizer's traced numbers."""
 
     learning_rate: jax.Array  # [], in the canvas's unit
+
+
+class Snapshot(NamedTuple):
+    """A run between two steps, on the host."""
+
+    leaves: list[np.ndarray]
+    """Of the loop's state, in `jax.tree.leaves`' order."""
+    trace: list[dict[str, float]]
+    """Rows of steps and terms, up to here."""

@@ -7,7 +7,7 @@ the hashes of what it read, its trace, step, device and seconds.
 import contextlib
 import hashlib
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -19,7 +19,7 @@ import safetensors.numpy
 from jnst.cli.lines import warn
 from jnst.errors import InputError
 from jnst.files import cache_folder, write_atomically
-from jnst.tasks.stylize import Snapshot
+from jnst.types import Snapshot
 from jnst.version import __version__
 
 __all__ = ["Checkpoint", "alone", "check_same_flags", "path_of", "read", "read_facts", "write"]
@@ -83,15 +83,17 @@ def read(output: str) -> Checkpoint | None:
         raise InputError(f"{path}: not a whole checkpoint ({error}); without --resume the run starts anew") from error
 
 
-def check_same_flags(name: Path, before: dict[str, object], now: dict[str, object]) -> None:
-    """Compares the flags `now` with those that stand in the file `name`; `steps` may have grown.
+def check_same_flags(
+    name: Path, before: dict[str, object], now: dict[str, object], *, growing: Sequence[str] = ("steps",)
+) -> None:
+    """Compares the flags `now` with those that stand in the file `name`; those of `growing` may have grown.
 
     Raises:
         InputError: they are of another run; names the first flag that differs.
     """
     for flag in sorted(before.keys() | now.keys()):
         old, new = before.get(flag), now.get(flag)
-        if flag in MAY_DIFFER or old == new or (flag == "steps" and new > old):
+        if flag in MAY_DIFFER or old == new or (flag in growing and new > old):
             continue
         raise InputError(
             f"--{flag}={new}: {name} is of a run with --{flag}={old}; expected the same with --resume, "

@@ -111,26 +111,28 @@ def to_config(config: type, values: flags.FlagValues) -> object:
 MARK = "# A run of jnst: --flagfile=THIS makes its picture again. A rerun replaces this file."
 """The first line of a flagfile that jnst wrote; others are never replaced."""
 
-PATHS = {"content", "style", "weights", "init", "output"}
+PATHS = {"content", "style", "weights", "init", "output", "photos", "teacher", "deep_teacher"}
+_LISTS = {"style", "photos"}
+_WEIGHTS = {"weights", "teacher", "deep_teacher"}
 
 
 def paths_in(name: str, text: str) -> tuple[str, ...]:
-    """The paths in a flag's value: only `style` is a list, in the others a comma is a part of the file's name."""
-    return split_list(text) if name == "style" else (text,)
+    """The paths in a flag's value: of most, a comma is a part of the file's name."""
+    return split_list(text) if name in _LISTS else (text,)
 
 
 def join_paths(name: str, parts: Sequence[str]) -> str:
     """The value that `paths_in` takes apart into `parts`."""
-    return join_list(parts) if name == "style" else parts[0]
+    return join_list(parts) if name in _LISTS else parts[0]
 
 
 def _is_word(name, part):
     """Whether a value is no file here: a bundled name, or a word such as `noise`, whatever lies in the folder."""
     from jnst.weights import is_word  # late: it loads numpy
 
-    if not part or (name == "init" and part in INITS) or (name == "weights" and is_word(part)):
+    if not part or (name == "init" and part in INITS) or (name in _WEIGHTS and is_word(part)):
         return True
-    return name != "output" and not bundled.is_file(part)
+    return name not in ("output", "photos") and not bundled.is_file(part)
 
 
 def resolved(config: object) -> dict[str, object]:

@@ -5,17 +5,20 @@ In memory a picture is float32 sRGB in [0, 1], `[H, W, 3]`, with its alpha chann
 `tiff` keep more, by imagecodecs and tifffile, which are loaded only when a file needs them.
 """
 
+from jnst.images.crops import Crops, find
 from jnst.images.picture import Picture, contact_sheet, fit, resize
 from jnst.images.reading import MOST_PIXELS, load
 from jnst.images.writing import FORMATS, check_encodable, encode, format_of, save
 
 __all__ = [
+    "Crops",
     "FORMATS",
     "MOST_PIXELS",
     "Picture",
     "check_encodable",
     "contact_sheet",
     "encode",
+    "find",
     "fit",
     "format_of",
     "load",

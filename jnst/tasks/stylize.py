@@ -15,14 +15,13 @@ import numpy as np
 from jnst import objective, ops, optimize
 from jnst.config import ObjectiveSpec, OptimizerConfig, StylizeConfig, parse_layers, parse_mix, parse_rate
 from jnst.nets import vgg
-from jnst.types import Image, Params, Rates, Targets, Terms, Weights
+from jnst.types import Image, Params, Rates, Snapshot, Targets, Terms, Weights
 
 __all__ = [
     "Callback",
     "Prepared",
     "Record",
     "Result",
-    "Snapshot",
     "footprint",
     "objective_spec",
     "prepare",
@@ -47,17 +46,8 @@ class Record(NamedTuple):
     """Weighted `total`, `content`, `style` and `tv` at this step."""
     image: Callable[[], np.ndarray]
     """Fetches the image at this step, `[H, W, 3]` in [0, 1]; only while the callback runs."""
-    snapshot: Callable[[], "Snapshot"]
+    snapshot: Callable[[], Snapshot]
     """Fetches all that `restore` needs to go on from here; only while the callback runs."""
-
-
-class Snapshot(NamedTuple):
-    """A run between two steps, on the host."""
-
-    leaves: list[np.ndarray]
-    """Of `optimize.OptimState`, in `jax.tree.leaves`' order."""
-    trace: list[dict[str, float]]
-    """As in `Result`, up to here."""
 
 
 Callback = Callable[[Record], bool | None]

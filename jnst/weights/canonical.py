@@ -82,6 +82,7 @@ def save_safetensors(
     origin: str = "",
     licence: str = "",
     source_sha256: str = "",
+    dtype: str = "float32",
 ) -> None:
     """Writes a canonical file; equal weights and facts give equal bytes.
 
@@ -92,6 +93,7 @@ def save_safetensors(
         origin: Who trained it and where it came from.
         licence: Its terms.
         source_sha256: Hash of the file it was converted from.
+        dtype: `float32` or `float16`, of kernels and biases.
     """
     if padding not in PADDINGS:
         raise InputError(f"{path}: padding {padding!r}: expected one of {', '.join(PADDINGS)}")
@@ -100,7 +102,7 @@ def save_safetensors(
     arrays = {"mean": np.ascontiguousarray(params["mean"], np.float32)}
     for name in present(params):
         for part in ("kernel", "bias"):
-            arrays[f"{name}/{part}"] = np.ascontiguousarray(params[name][part], np.float32)
+            arrays[f"{name}/{part}"] = np.ascontiguousarray(params[name][part], dtype)
     facts = {
         "origin": origin,
         "licence": licence,

@@ -1,0 +1,105 @@
+"""An optax state loop over a network's parameters: any scalar loss of them, one update a step.
+
+What the loss learns by the way and no gradient reaches (running moments, an image pool) is `extra`: it goes in and
+comes out. The state holds everything that the next step needs, so a run that is restored goes on to the same bytes.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+from jnst.config import OPTIMIZERS, TrainConfig
+from jnst.types import Rates, Terms
+
+__all__ = ["Loss", "TrainState", "init", "learning_rate", "leaves", "make_optimizer", "restore", "step"]
+
+Loss = Callable[[jax.Array, object, object, object], tuple[jax.Array, tuple[Terms, object]]]
+"""`loss(key, params, extra, batch) -> (loss, (terms, extra))`."""
+
+
+class TrainState(NamedTuple):
+    """Everything the next step needs."""
+
+    params: object
+    average: object  # iterate averaging: an exponential moving average of the params
+    opt_state: optax.OptState
+    extra: object
+    step: jax.Array  # int32: updates made
+
+
+def learning_rate(step: jax.Array, rates: Rates, config: TrainConfig) -> jax.Array:
+    """The rate of the update after `step` others: rises linearly over `warmup`, then stays or falls along a cosine.
+
+    >>> config = TrainConfig(steps=100, warmup=10, schedule="cosine")
+    >>> [round(float(learning_rate(jnp.int32(step), Rates(1.0), config)), 2) for step in (0, 4, 55, 100)]
+    [0.1, 0.5, 0.5, 0.0]
+    """
+    rise = jnp.minimum(1.0, (step + 1) / max(1, config.warmup))
+    if config.schedule == "constant":
+        return rates.learning_rate * rise
+    done = jnp.clip((step - config.warmup) / max(1, config.steps - config.warmup), 0, 1)
+    return rates.learning_rate * rise * (1 + jnp.cos(jnp.pi * done)) / 2
+
+
+def make_optimizer(rate: jax.Array, config: TrainConfig) -> optax.GradientTransformation:
+    """The named optimizer, built inside the traced function: its learning rate is traced."""
+    return getattr(optax, config.optimizer)(rate, **OPTIMIZERS[config.optimizer])
+
+
+def init(params: object, extra: object, rates: Rates, config: TrainConfig) -> TrainState:
+    """The state before the first update. No two leaves share a buffer: the state can be donated."""
+    opt_state = make_optimizer(rates.learning_rate, config).init(params)
+    copy = lambda tree: jax.tree.map(lambda leaf: jnp.array(leaf, copy=True), tree)  # noqa: E731
+    return TrainState(copy(params), copy(params), copy(opt_state), copy(extra), jnp.int32(0))
+
+
+def step(
+    key: jax.Array, state: TrainState, loss: Loss, batch: object, rates: Rates, config: TrainConfig
+) -> tuple[TrainState, Terms]:
+    """One update by the loss's gradient over a batch.
+
+    The average's decay grows with the steps, `min(decay, (1 + step) / (10 + step))`, so that it forgets the start.
+
+    Args:
+        key: Folded with the step's number before the loss gets it.
+        state: From `init` or `step`.
+        loss: See `Loss`.
+        batch: Its last argument.
+        rates: Traced numbers.
+        config: Static choices.
+
+    Returns:
+        The new state, and the terms before the update.
+    """
+    key = jax.random.fold_in(key, state.step)
+    gradient, (terms, extra) = jax.grad(lambda params: loss(key, params, state.extra, batch), has_aux=True)(
+        state.params
+    )
+    optimizer = make_optimizer(learning_rate(state.step, rates, config), config)
+    updates, opt_state = optimizer.update(gradient, state.opt_state, state.params)
+    params = optax.apply_updates(state.params, updates)
+    decay = jnp.minimum(config.average_decay, (1 + state.step) / (10 + state.step))
+    average = jax.tree.map(lambda old, new: decay * old + (1 - decay) * new, state.average, params)
+    return TrainState(params, average, opt_state, extra, state.step + 1), terms
+
+
+def leaves(state: TrainState) -> list[np.ndarray]:
+    """The state on the host, in `jax.tree.leaves`' order; copies, since the next step may overwrite the state."""
+    return [np.array(leaf) for leaf in jax.tree.leaves(state)]
+
+
+def restore(state: TrainState, found: Sequence[np.ndarray]) -> TrainState:
+    """The state that `leaves` was asked for, `state` being any of the same network and optimizer.
+
+    Raises:
+        ValueError: the leaves are of another network: they have other shapes or types.
+    """
+    own, structure = jax.tree.flatten(state)
+    if [(leaf.shape, leaf.dtype) for leaf in own] != [(leaf.shape, leaf.dtype) for leaf in found]:
+        raise ValueError("a state of another network: its arrays have other shapes")
+    # Copies: the state is donated, and a CPU would take the host's arrays as they are.
+    return structure.unflatten([jnp.array(leaf, copy=True) for leaf in found])
