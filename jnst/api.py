@@ -56,7 +56,7 @@ def stylize(
     content: str | Path | np.ndarray,
     style: str | Path | np.ndarray | Sequence[str | Path | np.ndarray],
     *,
-    weights: str | Path = "random",
+    weights: str | Path = "mini",
     init: str | Path | np.ndarray = "content",
     style_mix: str | Sequence[float] = "",
     callback: task.Callback | None = None,
@@ -67,7 +67,7 @@ def stylize(
     Args:
         content: A file, a bundled picture's name, or an array `[H, W, 3]` of floats in [0, 1] or of uint8.
         style: The same, or a list of several that are blended.
-        weights: A file, a bundled name, `vgg19` (downloaded at its first use, in silence), or `random[:SEED]`.
+        weights: `mini` (bundled), `vgg19` (downloaded at its first use, in silence), a file, or `random[:SEED]`.
         init: `content`, `noise`, `mix`, a file or an array.
         style_mix: A share for each style, as numbers or as the command's text.
         callback: Called between steps with a `tasks.stylize.Record`; a true answer ends the run.

@@ -212,7 +212,7 @@ class StylizeConfig:
     )
     bit_depth: int = _option(8, "Bits of each channel of the output; 16 in .png and .tif.", choices=(8, 16))
     weights: str = _option(
-        "random", "Backbone: a file, vgg19 (downloaded once), a bundled or converted name, or random[:SEED]."
+        "mini", "Backbone: mini (bundled), vgg19 (downloaded once), a file, a converted name, or random[:SEED]."
     )
     source: str = _option(
         "auto", "What the network of a weights file was fed, where its numbers do not show it.", choices=SOURCES
@@ -221,7 +221,7 @@ class StylizeConfig:
     style_scale: float = _option(
         1.0, "Longest side of the style image over that of the output: the scale of the strokes.", above=0.0, upper=64.0
     )
-    steps: int = _option(300, "Updates of the canvas.", lower=1, upper=10_000_000)
+    steps: int = _option(150, "Updates of the canvas.", lower=1, upper=10_000_000)
     optimizer: str = _option("lbfgs", "Optimizer: L-BFGS, or one of optax's.", choices=OPTIMIZERS)
     learning_rate: float = _option(
         0.0,

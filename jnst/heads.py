@@ -17,6 +17,7 @@ from jnst.types import Features, Params
 
 __all__ = ["Moments", "balance", "fit", "grams", "guessed_grams", "moments", "residual", "score", "variance"]
 
+_FLAT = 1e-4  # of the mean square: a variance below it is no contrast
 _RIDGE = 1e-5  # of the mean diagonal: the channels of a layer are nearly dependent
 
 
@@ -59,8 +60,8 @@ def residual(moments: Moments, head: jax.Array) -> jax.Array:
 
 
 def variance(moments: Moments) -> jax.Array:
-    """Of the teacher's channels, `[C]`."""
-    return moments.teacher - moments.cross[-1] ** 2
+    """Of the teacher's channels, `[C]`; never below 0, as rounding would have it where there is no contrast."""
+    return jnp.maximum(moments.teacher - moments.cross[-1] ** 2, 0)
 
 
 def grams(maps: jax.Array) -> jax.Array:
@@ -88,7 +89,9 @@ def score(
     found = {}
     for name, head in heads.items():
         both = moments(student[name], teacher[name])
-        explained = 1 - jnp.sum(residual(both, head)) / jnp.sum(variance(both))
+        whole = jnp.sum(variance(both))
+        seen = whole > _FLAT * jnp.sum(both.teacher)
+        explained = jnp.where(seen, 1 - jnp.sum(residual(both, head)) / jnp.where(seen, whole, 1), jnp.nan)
         guess, truth = guessed_grams(student[name][None], head)[0], grams(teacher[name][None])[0]
         cosine = jnp.sum(guess * truth) / (jnp.linalg.norm(guess) * jnp.linalg.norm(truth))
         found[name] = (explained, cosine)

@@ -57,3 +57,40 @@ def test_the_default_padding_is_zeros(rng):
 def test_unknown_padding_is_refused(rng):
     with pytest.raises(KeyError, match="wrap"):
         conv3x3(*map(jnp.asarray, _arrays(rng, np.float32)), padding="wrap")
+
+
+# ---- Training: gradients of kernel and bias, over many images at once
+
+
+def _kernel_gradient(x, weight, padding):
+    """Of `sum(weight * conv3x3(x))`: each tap meets each place once; a loop in float64."""
+    mode = {"zeros": "constant", "reflect": "reflect", "replicate": "edge"}[padding]
+    around = np.pad(x, ((1, 1), (1, 1), (0, 0)), mode)
+    found = np.zeros((3, 3, x.shape[-1], weight.shape[-1]))
+    for row, column in np.ndindex(x.shape[:2]):
+        for i, j in np.ndindex(3, 3):
+            found[i, j] += np.outer(around[row + i, column + j], weight[row, column])
+    return found
+
+
+@pytest.mark.parametrize("padding", PADDINGS)
+def test_kernel_and_bias_gradients_equal_a_loop_over_places_and_images(x64, rng, padding):
+    _, kernel, bias = _arrays(rng, shape=(4, 5, 2), out=3)
+    images, weights = rng.standard_normal((3, 4, 5, 2)), rng.standard_normal((3, 4, 5, 3))
+
+    def weighted(kernel, bias):
+        one = lambda x: conv3x3(x, kernel, bias, padding=padding)  # noqa: E731
+        return jnp.sum(jnp.asarray(weights) * jax.vmap(one)(jnp.asarray(images)))
+
+    found, shift = jax.grad(weighted, (0, 1))(jnp.asarray(kernel), jnp.asarray(bias))
+    expected = sum(_kernel_gradient(x, weight, padding) for x, weight in zip(images, weights, strict=True))
+    np.testing.assert_allclose(found, expected, rtol=1e-10, atol=1e-12)
+    np.testing.assert_allclose(shift, weights.sum((0, 1, 2)), rtol=1e-10)
+
+
+@pytest.mark.parametrize("padding", PADDINGS)
+def test_gradients_over_many_images_are_finite_differences(x64, rng, padding):
+    _, kernel, bias = map(jnp.asarray, _arrays(rng, shape=(4, 3, 2), out=2))
+    images = jnp.asarray(rng.standard_normal((2, 4, 3, 2)))
+    many = jax.vmap(lambda x, *rest: conv3x3(x, *rest, padding=padding), (0, None, None))
+    check_grads(many, (images, kernel, bias), 1, ["rev"], atol=1e-7, rtol=1e-7)

@@ -30,6 +30,8 @@ LAYERS = {
     "nets": 2,
     "lbfgs": 1,
     "losses": 3,
+    "heads": 3,
+    "prune": 3,
     "objective": 4,
     "tiles": 5,
     "optimize": 5,
@@ -41,7 +43,7 @@ LAYERS = {
 }
 # What the commands share.
 SHARED_BY_COMMANDS = {"batch", "cache", "checkpoint", "command", "download", "estimate", "flags", "interrupt", "lines"}
-SHARED_BY_COMMANDS |= {"progress", "report", "run"}
+SHARED_BY_COMMANDS |= {"progress", "report", "run", "training"}
 
 FILES = sorted(PACKAGE.rglob("*.py"))
 MODULES = [
@@ -136,7 +138,9 @@ def test_the_command_says_what_it_is_without_jax(argument):
     subprocess.run([sys.executable, "-P", "-c", code], check=True, timeout=60, stdout=subprocess.DEVNULL)
 
 
-@pytest.mark.parametrize("folder", ["ops", "conv", "nets", "losses", "objective", "optimize"])
+@pytest.mark.parametrize(
+    "folder", ["ops", "conv", "nets", "heads", "losses", "objective", "optimize", "prune", "train"]
+)
 def test_jit_is_left_to_tasks(folder):
     paths = [path for path, module in zip(FILES, MODULES, strict=True) if module.split(".")[1:2] == [folder]]
     assert paths

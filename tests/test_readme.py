@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from jnst.config import NORMALIZATIONS, StylizeConfig
+from jnst.config import NORMALIZATIONS, DistillConfig, StylizeConfig, check
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
@@ -43,12 +43,17 @@ def test_presets_parse_and_pass_the_checks(preset):
     from jnst.cli import flags
     from jnst.config import check_config
 
+    kind = DistillConfig if "Use: distill --flagfile" in preset.read_text() else StylizeConfig
     values = absl_flags.FlagValues()
-    flags.define(StylizeConfig, values)
-    flags.parse(values, ["stylize", f"--flagfile={preset.stem}"])
-    config = flags.to_config(StylizeConfig, values)
-    check_config(config, count=1)
-    assert config != StylizeConfig()
+    flags.define(kind, values)
+    flags.parse(values, ["command", f"--flagfile={preset.stem}"])
+    config = flags.to_config(kind, values)
+    if kind is StylizeConfig:
+        check_config(config, count=1)
+    else:
+        check(config)
+        config.check()
+    assert config != kind()
     assert f"`{preset.stem}`" in README
     assert preset.read_text().startswith("#")
 

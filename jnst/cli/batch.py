@@ -7,8 +7,6 @@ from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 
-from PIL import Image
-
 from jnst import images, weights
 from jnst.cli import download, run
 from jnst.cli.command import BAD_INPUT, DIVERGED, DONE, INTERRUPTED
@@ -36,12 +34,10 @@ def each(config: StylizeConfig) -> list[StylizeConfig]:
         raise InputError(f"--output={output}: expected a folder's name, since --content={folder} is a folder")
     if output.resolve() == folder.resolve():
         raise InputError(f"--output={output}: is the folder that is read; expected another one")
-    endings = {ending for ending, kind in Image.registered_extensions().items() if kind in Image.OPEN}
     try:
-        found = [path for path in sorted(folder.iterdir()) if path.suffix.lower() in endings and path.is_file()]
+        found = [path for path in sorted(folder.iterdir()) if images.is_named_like_a_picture(path)]
     except OSError as error:
         raise InputError(f"--content={folder}: cannot be read: {error.strerror}") from error
-    found = [path for path in found if not path.name.startswith(".")]
     if not found:
         raise InputError(f"--content={folder}: no picture in this folder")
     stems = Counter(path.stem for path in found)

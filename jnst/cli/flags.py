@@ -14,6 +14,7 @@ __all__ = [
     "MARK",
     "PATHS",
     "define",
+    "fits_a_line",
     "flagfile",
     "help_text",
     "join_paths",
@@ -148,6 +149,14 @@ def resolved(config: object) -> dict[str, object]:
 def flagfile(chosen: dict[str, object]) -> str:
     """A flagfile with one line a flag, under a first line that says whose it is."""
     return MARK + "\n" + "".join(option_line(name, value) + "\n" for name, value in chosen.items())
+
+
+def fits_a_line(name: str) -> bool:
+    """Whether a file name could stand in OUTPUT.flags."""
+    try:
+        return len(name.encode().splitlines()) <= 1
+    except UnicodeEncodeError:
+        return False
 
 
 def help_text(config: type, usage: str) -> str:

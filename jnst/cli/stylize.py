@@ -88,7 +88,7 @@ def _check_flags(config):
 
     images.format_of(config.output, bit_depth=config.bit_depth)
     for name, value in flags.resolved(config).items():
-        if name in flags.PATHS and not _fits_a_line(value):
+        if name in flags.PATHS and not flags.fits_a_line(value):
             raise InputError(f"--{name}={value!r}: expected a name in UTF-8 without line breaks")
     given = [config.content, *split_list(config.style), config.init, config.weights]
     outputs = report.outputs(config)
@@ -103,14 +103,6 @@ def _check_flags(config):
             raise InputError(
                 f"--output={config.output}: would replace {path}, which no run of jnst wrote; expected another name"
             )
-
-
-def _fits_a_line(name):
-    """Whether a file name could stand in OUTPUT.flags."""
-    try:
-        return len(name.encode().splitlines()) <= 1
-    except UnicodeEncodeError:
-        return False
 
 
 if __name__ == "__main__":

@@ -7,7 +7,7 @@ In memory a picture is float32 sRGB in [0, 1], `[H, W, 3]`, with its alpha chann
 
 from jnst.images.crops import Crops, find
 from jnst.images.picture import Picture, contact_sheet, fit, resize
-from jnst.images.reading import MOST_PIXELS, load
+from jnst.images.reading import MOST_PIXELS, is_named_like_a_picture, load
 from jnst.images.writing import FORMATS, check_encodable, encode, format_of, save
 
 __all__ = [
@@ -21,6 +21,7 @@ __all__ = [
     "find",
     "fit",
     "format_of",
+    "is_named_like_a_picture",
     "load",
     "resize",
     "save",

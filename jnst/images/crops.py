@@ -10,27 +10,26 @@ import numpy as np
 
 from jnst.errors import InputError
 from jnst.images.picture import Picture, resize
-from jnst.images.reading import load
-from jnst.images.writing import FORMATS
+from jnst.images.reading import is_named_like_a_picture, load
 
 __all__ = ["Crops", "find"]
 
 
 def find(folders: Sequence[str | Path], flag: str = "photos") -> list[Path]:
-    """The picture files in `folders` and below, told by their endings, in the order of their names.
+    """The picture files in `folders` and below, told by their endings, each folder's in the order of their names.
 
     Raises:
         InputError: no such folder, or no picture in it.
     """
     found = []
     for folder in folders:
-        if not Path(folder).is_dir():
+        if not str(folder) or not Path(folder).is_dir():  # pathlib takes no name for the working folder
             raise InputError(f"--{flag}={folder}: no such folder")
         # As text, with / everywhere: the order must not depend on the system.
         paths = sorted(Path(folder).rglob("*"), key=lambda path: path.as_posix())
-        paths = [path for path in paths if path.suffix.lower() in FORMATS and path.is_file()]
+        paths = [path for path in paths if is_named_like_a_picture(path)]
         if not paths:
-            raise InputError(f"--{flag}={folder}: no picture in it; expected files that end in {', '.join(FORMATS)}")
+            raise InputError(f"--{flag}={folder}: no picture in this folder")
         found += paths
     return found
 

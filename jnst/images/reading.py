@@ -12,7 +12,7 @@ from jnst.errors import InputError
 from jnst.images import color, png, tiff
 from jnst.images.picture import Picture, Refused
 
-__all__ = ["MOST_PIXELS", "load"]
+__all__ = ["MOST_PIXELS", "is_named_like_a_picture", "load"]
 
 MOST_PIXELS = 178_956_970
 """Width times height of the largest picture that is read; Pillow refuses as many by default (512 MiB of RGB)."""
@@ -33,6 +33,12 @@ _SEVERAL = {"TIFF": "pages", "MPO": "pictures", "GIF": "frames", "PNG": "frames"
 # Oddities in a file are for whoever listens; with nobody listening, logging would print them to stderr.
 for _library in ("PIL", "imagecodecs", "tifffile"):
     logging.getLogger(_library).addHandler(logging.NullHandler())
+
+
+def is_named_like_a_picture(path: Path) -> bool:
+    """Whether `path` is a file that is not hidden, with an ending of a kind that is read."""
+    endings = {ending for ending, kind in Image.registered_extensions().items() if kind in Image.OPEN}
+    return not path.name.startswith(".") and path.suffix.lower() in endings and path.is_file()
 
 
 def load(name: str | Path) -> Picture:

@@ -46,10 +46,10 @@ __all__ = [
 ]
 
 _QUIET = 0.01  # of the mean variance, added to each: a channel that is almost always 0 must not count the most
+_FLAT = 1e-5  # of the mean square: a variance below it is no contrast
+_LEAST = 1e-12  # of what is divided by
 _MEMORY = 0.9  # of the running moments: heads are fitted to about ten batches
-_GRID = (
-    3  # the block on whose grid features are compared: of earlier ones each second or fourth pixel, of later ones all
-)
+_GRID = 3  # the block on whose grid features are compared: of earlier ones each second or fourth pixel
 _TERMS = ("total", "features", "grams")
 
 
@@ -285,10 +285,13 @@ def student_loss(
         )
         head = heads.fit(after[name])
         # The last entry is the weighted mean of 1: below 1 as long as the zeros of the start weigh in.
-        spread = heads.variance(jax.tree.map(lambda leaf, one=after[name].own[-1, -1]: leaf / one, after[name]))
-        features.append(jnp.mean(heads.residual(here, head) / (spread + _QUIET * jnp.mean(spread))))
+        mean = jax.tree.map(lambda leaf, one=after[name].own[-1, -1]: leaf / one, after[name])
+        spread = heads.variance(mean)
+        # Pictures without any contrast leave rounding errors, over which nothing must be divided.
+        spread = jnp.maximum(spread + _QUIET * jnp.mean(spread), _FLAT * jnp.mean(mean.teacher) + _LEAST)
+        features.append(jnp.mean(heads.residual(here, head) / spread))
         wrong = (heads.guessed_grams(own[name], head) - batch.grams[name]) ** 2
-        grams.append(jnp.mean(jnp.sum(wrong, (1, 2)) / jnp.sum(batch.grams[name] ** 2, (1, 2))))
+        grams.append(jnp.mean(jnp.sum(wrong, (1, 2)) / jnp.maximum(jnp.sum(batch.grams[name] ** 2, (1, 2)), _LEAST)))
     feature, gram = (sum(values) / len(layers) for values in (features, grams))
     total = feature + config.gram_weight * gram
     return total, ({"total": total, "features": feature, "grams": gram}, after)
@@ -320,9 +323,13 @@ def compare(
         for name, found in _moments(params, teachers, jnp.asarray(image), config).items():
             total[name] = jax.tree.map(jnp.add, total[name], found) if name in total else found
     fits = {name: heads.fit(found) for name, found in total.items()}
-    scores = [jax.device_get(_score(params, teachers, jnp.asarray(image), fits, config)) for image in unseen]
-    means = {name: np.mean([score[name] for score in scores], 0) for name in fits}
-    return fits, {name: (float(mean[0]), float(mean[1])) for name, mean in means.items()}
+    found = [jax.device_get(_score(params, teachers, jnp.asarray(image), fits, config)) for image in unseen]
+    scores = {}
+    for name in fits:
+        explained, cosines = np.array([score[name] for score in found], np.float64).T
+        explained = explained[np.isfinite(explained)]  # of a picture without contrast there is nothing to explain
+        scores[name] = float(explained.mean()) if len(explained) else 0.0, float(cosines.mean())
+    return fits, scores
 
 
 @functools.partial(jax.jit, static_argnames=("config",))

@@ -97,17 +97,21 @@ def save_safetensors(
     """
     if padding not in PADDINGS:
         raise InputError(f"{path}: padding {padding!r}: expected one of {', '.join(PADDINGS)}")
-    check(path, params)
+    with np.errstate(over="ignore"):  # too large for 16 bits: infinite then, which is refused by name
+        rounded = {
+            name: {part: np.asarray(array, dtype) for part, array in params[name].items()} for name in present(params)
+        }
+    check(path, {"mean": params["mean"], **rounded})
     # safetensors stores a transposed view's memory as it lies, silently in the wrong order: make it contiguous.
     arrays = {"mean": np.ascontiguousarray(params["mean"], np.float32)}
-    for name in present(params):
+    for name, parts in rounded.items():
         for part in ("kernel", "bias"):
-            arrays[f"{name}/{part}"] = np.ascontiguousarray(params[name][part], dtype)
+            arrays[f"{name}/{part}"] = np.ascontiguousarray(parts[part])
     facts = {
         "origin": origin,
         "licence": licence,
-        "layers": present(params),
-        "widths": [int(params[name]["kernel"].shape[-1]) for name in present(params)],
+        "layers": list(rounded),
+        "widths": [int(params[name]["kernel"].shape[-1]) for name in rounded],
         "padding": padding,
         "mean": [float(value) for value in arrays["mean"]],
         "source_sha256": source_sha256,

@@ -204,7 +204,7 @@ class _Guard:
 
 
 def _failure(download, url, cause):
-    others = ", ".join(f"--weights={name}" for name in ["random", *bundled.names("weights", ".safetensors")])
+    others = ", ".join(f"--weights={name}" for name in [*bundled.names("weights", ".safetensors"), "random"])
     return InputError(
         f"{download.name}: cannot be fetched from {url}: {cause}; put the file at {place(download)} "
         f"({download.size / 2**20:.0f} MiB) yourself, set {MIRROR} to the address of a folder that has it, "

@@ -31,7 +31,7 @@ def is_word(name: str) -> bool:
 def names() -> list[str]:
     """Every name that `load` knows at the moment, for messages."""
     own = {path.stem for path in files.weights_folder().glob("*.safetensors")}
-    return ["random", *fetch.DOWNLOADS, *bundled.names("weights", ".safetensors"), *sorted(own)]
+    return [*bundled.names("weights", ".safetensors"), *fetch.DOWNLOADS, "random", *sorted(own)]
 
 
 def load(
