@@ -6,9 +6,8 @@ JUDGE is the weights file of the real network (its first layers will do), PICTUR
 OUT a folder that keeps every picture made, so that a second run makes only what is missing. Each of six pairs is
 painted with five content weights by each backbone (default: random mini JUDGE), same layers, same steps. Style and
 content losses are the default objective's, under the judge. `recovered` compares the falls of the style loss from the
-content picture's, at the content losses of the judge's own pictures, between which the others' are interpolated; beyond
-a backbone's strongest stylization, its last picture counts. Prints a table and JSON; OUT/sheet.jpg shows each pair at
-the middle weight.
+content picture's, at the content losses of the judge's own pictures: the others' are interpolated, and beyond a
+backbone's strongest stylization that one counts. Prints a table and JSON; OUT/sheet.jpg shows each pair at weight 1.
 """
 
 import functools
@@ -35,7 +34,9 @@ PAIRS = (
     ("wm_washington_monument.jpg", "munch_the_scream.jpg"),
     ("skimage_coffee.png", "seurat_la_grande_jatte.jpg"),
 )
-CONTENT_WEIGHTS = (0.3, 1.0, 3.0, 10.0, 30.0)
+CONTENT_WEIGHTS = (0.1, 0.3, 1.0, 3.0, 10.0)  # of the judge: a decade to either side of the default
+OTHER_WEIGHTS = (0.1, 1.0, 10.0, 100.0, 1000.0)  # of the others, so that their content losses span the judge's
+SHOWN = 1.0
 STYLE_LAYERS = ("relu1_1", "relu2_1", "relu3_1")
 CONTENT_LAYER = "relu3_4"
 OPTIONS = {"size": 256, "steps": 60, "pooling": "avg"}
@@ -110,9 +111,10 @@ def main(arguments):
         judge = Judge(judge_name, content, style, options["pooling"])
         found = {}
         for backbone in backbones:
-            painted = [paint(backbone, *paths, weight, out, options) for weight in CONTENT_WEIGHTS]
-            found[backbone] = [judge(content), *map(judge, painted)]
-            tiles.append(_tile(painted[len(painted) // 2], size))
+            own = CONTENT_WEIGHTS if backbone == judge_name else OTHER_WEIGHTS
+            painted = {weight: paint(backbone, *paths, weight, out, options) for weight in own}
+            found[backbone] = [judge(content), *map(judge, painted.values())]
+            tiles.append(_tile(painted[SHOWN], size))
         row = {"content": content_name, "style": style_name}
         for backbone in backbones:
             shares = recovered(found[backbone], found[judge_name])

@@ -1,10 +1,10 @@
-"""Distances between feature maps, under a `config.Normalization`; each sums to a scalar in float32 or better."""
+"""Distances between feature maps, under a `Normalization`; each sums to a scalar in float32 or better."""
 
 import jax
 import jax.numpy as jnp
 
 from jnst import ops
-from jnst.config import EPSILON, NORMALIZATIONS
+from jnst.normalizations import EPSILON, NORMALIZATIONS
 from jnst.types import Image
 
 __all__ = ["content_loss", "style_gram", "style_loss", "total_variation_loss"]

@@ -17,6 +17,7 @@ PACKAGE = Path(jnst.__file__).parent
 LAYERS = {
     "types": 0,
     "config": 0,
+    "normalizations": 0,
     "errors": 0,
     "version": 0,
     "bundled": 1,

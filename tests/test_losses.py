@@ -6,7 +6,8 @@ import reference
 from jax.test_util import check_grads
 
 from jnst import losses
-from jnst.config import EPSILON, NORMALIZATIONS, TOTAL_VARIATIONS
+from jnst.config import TOTAL_VARIATIONS
+from jnst.normalizations import EPSILON, NORMALIZATIONS
 
 content_loss = jax.jit(losses.content_loss, static_argnums=2)
 style_gram = jax.jit(losses.style_gram, static_argnums=1)

@@ -7,8 +7,9 @@ import pytest
 import reference
 
 from jnst import objective
-from jnst.config import NORMALIZATIONS, ObjectiveSpec
+from jnst.config import ObjectiveSpec
 from jnst.nets import vgg
+from jnst.normalizations import NORMALIZATIONS
 from jnst.types import Targets, Weights
 
 CONTENT, STYLE = ("conv2_1", "relu1_2"), ("relu1_1", "relu2_1")

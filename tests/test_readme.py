@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from jnst.config import NORMALIZATIONS, DistillConfig, StylizeConfig, check
+from jnst.config import DistillConfig, StylizeConfig, check
+from jnst.normalizations import NORMALIZATIONS
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
@@ -43,7 +44,7 @@ def test_presets_parse_and_pass_the_checks(preset):
     from jnst.cli import flags
     from jnst.config import check_config
 
-    kind = DistillConfig if "Use: distill --flagfile" in preset.read_text() else StylizeConfig
+    kind = DistillConfig if preset.stem.startswith("distill_") else StylizeConfig
     values = absl_flags.FlagValues()
     flags.define(kind, values)
     flags.parse(values, ["command", f"--flagfile={preset.stem}"])
@@ -58,7 +59,7 @@ def test_presets_parse_and_pass_the_checks(preset):
     assert preset.read_text().startswith("#")
 
 
-@pytest.mark.parametrize("path", ["README.md", "weights/README.md", "BUILD.md"])
+@pytest.mark.parametrize("path", ["README.md", "weights/README.md", "weights/mini.md", "BUILD.md"])
 def test_tables_have_rows_as_wide_as_their_heads(path):
     for table in re.findall(r"(?:^\|.*\n)+", (ROOT / path).read_text(), re.MULTILINE):
         widths = [len(re.findall(r"(?<!\\)\|", row)) for row in table.splitlines()]

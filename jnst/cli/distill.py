@@ -17,7 +17,7 @@ __all__ = ["main"]
 USAGE = """\
 usage: distill --photos=FOLDER,... --teacher=WEIGHTS --output=SMALL.safetensors [flags]
 
-  distill --flagfile=mini --photos=photos,paintings --output=out/mini.safetensors
+  distill --flagfile=distill_mini --photos=photos,paintings --output=out/mini.safetensors
   distill --flagfile=out/mini.flags --resume    goes on with it where it was stopped
 """
 

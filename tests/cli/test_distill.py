@@ -278,7 +278,10 @@ BAD = {
     "a width that is none": (["--widths=1,a"], "--widths=1,a: expected 2 whole numbers"),
     "a width of zero": (["--widths=2,0"], "--widths=2,0: expected 2 whole numbers"),
     "too few widths": (["--widths=2"], "--widths=2: expected 2 whole numbers"),
-    "wider than the teacher": (["--widths=2,9"], "9 channels in conv2_1, of a teacher that has 5"),
+    "wider than the teacher": (
+        ["--widths=2,9"],
+        "--widths=2,9: 9 channels in relu2_1; expected no more than the 5 that",
+    ),
     "odd crop": (["--crop=17"], "--crop=17: expected a multiple of 2"),
     "small crop": (["--crop=8"], "--crop=8: expected a number not below 16"),
     "no layer": (["--deepest=relu9_9"], "--deepest=relu9_9: expected a layer such as relu5_1"),

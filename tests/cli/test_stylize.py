@@ -34,8 +34,7 @@ def test_run_leaves_picture_record_and_flags_that_repeat_it(here, tmp_path_facto
     record = read_json("out/o.json")
     assert record["version"] == jnst.__version__
     assert lines[0] == f"device: {record['device']}"
-    random = weights.random_backbone(0, ["relu1_1"])
-    assert record["weights"] == {"name": "random:0", "sha256": random.sha256}
+    assert record["weights"] == {"name": "mini", "sha256": weights.load("mini").sha256}
     assert list(record["flags"]) == [field.name for field in FIELDS]
     assert record["flags"]["steps"] == 5
     assert record["flags"]["content"] == str(here / "photo.png")

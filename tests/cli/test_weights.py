@@ -462,7 +462,7 @@ def test_convert_keeps_it_in_the_cache_for_use_by_name(cache, here, tmp_path_fac
     assert read_json("o.json")["weights"] == {"name": "net", "sha256": own}
     assert "--weights=net\n" in (elsewhere / "o.flags").read_text()
     assert stylize(*PICTURES, *SMALL, "--weights=nut", "--output=o.png") == 2
-    assert_one_line(capsys.readouterr().err, "--weights=nut: no such file; names: random, vgg19, ", "net")
+    assert_one_line(capsys.readouterr().err, "--weights=nut: no such file; names: mini, vgg19, random, net")
 
 
 def test_convert_keeps_what_is_known(cache, here):

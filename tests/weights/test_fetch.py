@@ -681,6 +681,6 @@ def test_two_fetches_at_once_both_succeed(folder, serve):
 def test_nothing_is_written_before_there_is_something_to_fetch(folder):
     assert not fetch.here("vgg19")
     assert weights.load("random", ["relu1_1"]).name == "random:0"
-    with pytest.raises(InputError, match="no such file; names: random, vgg19"):
+    with pytest.raises(InputError, match="no such file; names: mini, vgg19, random"):
         weights.load("vgg16")
     assert not Path(folder).exists()
