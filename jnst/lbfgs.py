@@ -2,8 +2,8 @@
 
 Nocedal 1980 (https://doi.org/10.1090/S0025-5718-1980-0572855-7), with the choices of torch.optim.LBFGS, as neural-style
 has always run it: a first step of min(1, 1 / |g|_1) along -g, whole steps after it, a pair (s, y) kept only if
-y.s > 1e-10, and H_0 = y.s / y.y of the last pair kept. Departure: torch stops at a direction that climbs; here the run
-goes on, and whoever drives it keeps the best iterate.
+y.s > 1e-10, and H_0 = y.s / y.y of the last pair kept. Departures: torch stops at a direction that climbs; here the run
+goes on, and whoever drives it keeps the best iterate. Within a box, a step that is too long to be meant is shortened.
 
 The pairs lie in two buffers of fixed size, written in a circle: no shape depends on how many there are.
 """
@@ -15,10 +15,13 @@ import jax.numpy as jnp
 import optax
 from jax import lax
 
-__all__ = ["LEAST_CURVATURE", "LbfgsState", "lbfgs"]
+__all__ = ["LEAST_CURVATURE", "LONGEST", "LbfgsState", "lbfgs"]
 
 LEAST_CURVATURE = 1e-10
 """A pair with y.s no larger than this is not kept."""
+
+LONGEST = 0.03
+"""Within a box, the root mean square of a step over the box's width is no larger than this."""
 
 
 class LbfgsState(NamedTuple):
@@ -78,6 +81,10 @@ def lbfgs(
         first = jnp.minimum(1.0, 1.0 / jnp.sum(jnp.abs(gradient)))
         move = jnp.where(state.count == 0, first, 1.0) * learning_rate * direction
         if box is not None:
+            # Without a line search nothing else holds back a step that a bad pair makes far too long.
+            length = jnp.sqrt(jnp.mean(move**2))
+            longest = LONGEST * (box[1] - box[0])
+            move = move * jnp.where(length > longest, longest / jnp.where(length > longest, length, 1), 1)
             move = jnp.where(free, jnp.clip(params + move, *box) - params, 0)
         move = jnp.where(hold, 0, move)
         return move, state._replace(

@@ -6,7 +6,7 @@ import pytest
 
 from jnst import optimize
 from jnst.config import OptimizerConfig
-from jnst.lbfgs import LEAST_CURVATURE, lbfgs
+from jnst.lbfgs import LEAST_CURVATURE, LONGEST, lbfgs
 from jnst.types import Rates
 
 RNG = np.random.default_rng(0)
@@ -184,3 +184,18 @@ def test_zoom_is_optaxs(x64):
         loss, gradient = jax.value_and_grad(goal)(x)
         move, memory = solver.update(gradient, memory, x, value=loss, grad=gradient, value_fn=goal)
         x = x + move
+
+
+def test_within_a_box_a_step_is_bounded_and_outside_of_one_it_is_not():
+    """A pair of almost no curvature asks for an enormous step."""
+    wanted = {}
+    for box in (None, (0.0, 255.0)):
+        solver = lbfgs(history=3, box=box)
+        x = jnp.full((4, 4, 3), 128.0)
+        state = solver.init(x)
+        for gradient in (1.0, 1.0 - 1e-4):
+            update, state = solver.update(jnp.full(x.shape, gradient), state, x)
+            x = x + update
+        wanted[box] = float(jnp.sqrt(jnp.mean(update**2)))
+    assert wanted[None] > 200
+    np.testing.assert_allclose(wanted[(0.0, 255.0)], LONGEST * 255, rtol=1e-5)
