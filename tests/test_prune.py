@@ -7,6 +7,8 @@ from jnst.config import PADDINGS
 from jnst.nets import vgg
 from jnst.prune import prune, select
 
+pytestmark = pytest.mark.slow
+
 CONVOLUTIONS = ("conv1_1", "conv1_2", "conv2_1")
 MEAN = np.array([0.5, 0.45, 0.4])
 

@@ -11,6 +11,8 @@ from jnst.tasks import distill
 from jnst.tasks.distill import Teacher
 from jnst.types import Snapshot
 
+pytestmark = pytest.mark.slow
+
 KEY = jax.random.key(0)
 BASE = DistillConfig(
     widths="2,3",
