@@ -76,7 +76,7 @@ def _problem(importer, imported):
     if ours[0] != theirs[0]:
         same = LAYERS[ours[0]] == LAYERS[theirs[0]]
         return None if same and ours[0] not in ("nets", "tasks", "cli") else "goes up"
-    if ours[0] in ("images", "weights") or (ours[0] == "cli" and theirs[-1] in SHARED_BY_COMMANDS):
+    if ours[0] in ("config", "images", "weights") or (ours[0] == "cli" and theirs[-1] in SHARED_BY_COMMANDS):
         return None
     return "imports a sibling"
 

@@ -1,0 +1,56 @@
+"""Every option and every table of choices, in frozen dataclasses. Imports no jax, so that `--help` is instant.
+
+A frozen dataclass is static under `jit`; numbers that a search varies are traced and live in `types`.
+"""
+
+from jnst.config.choices import (
+    BLOCKS,
+    CONVOLUTIONS,
+    INITS,
+    LINE_SEARCHES,
+    OPTIMIZERS,
+    PADDINGS,
+    POOLINGS,
+    PRECISIONS,
+    PRESERVE_COLORS,
+    PROJECTIONS,
+    SCHEDULES,
+    SOURCES,
+    TOTAL_VARIATIONS,
+)
+from jnst.config.distill import DistillConfig
+from jnst.config.options import check, option_line
+from jnst.config.specs import ObjectiveSpec, OptimizerConfig, TrainConfig
+from jnst.config.stylize import StylizeConfig, check_config, parse_rate
+from jnst.config.values import join_list, parse_layers, parse_mix, split_list
+from jnst.config.weights import WeightsConfig
+
+__all__ = [
+    "BLOCKS",
+    "CONVOLUTIONS",
+    "INITS",
+    "LINE_SEARCHES",
+    "OPTIMIZERS",
+    "PADDINGS",
+    "POOLINGS",
+    "PRECISIONS",
+    "PRESERVE_COLORS",
+    "PROJECTIONS",
+    "SCHEDULES",
+    "SOURCES",
+    "TOTAL_VARIATIONS",
+    "DistillConfig",
+    "ObjectiveSpec",
+    "OptimizerConfig",
+    "StylizeConfig",
+    "TrainConfig",
+    "WeightsConfig",
+    "check",
+    "check_config",
+    "join_list",
+    "option_line",
+    "parse_layers",
+    "parse_mix",
+    "parse_rate",
+    "split_list",
+]

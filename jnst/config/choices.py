@@ -1,0 +1,80 @@
+"""The tables of choices: one place for code, flags and messages alike."""
+
+from collections.abc import Mapping
+
+__all__ = [
+    "BLOCKS",
+    "CONVOLUTIONS",
+    "INITS",
+    "LINE_SEARCHES",
+    "OPTIMIZERS",
+    "PADDINGS",
+    "POOLINGS",
+    "PRECISIONS",
+    "PRESERVE_COLORS",
+    "PROJECTIONS",
+    "SCHEDULES",
+    "SOURCES",
+    "TOTAL_VARIATIONS",
+]
+
+BLOCKS = (2, 2, 4, 4, 4)
+"""VGG-19 (Simonyan & Zisserman 2015, configuration E): convolutions in each block; pooling stands between blocks."""
+
+CONVOLUTIONS = tuple(f"conv{block}_{index}" for block, count in enumerate(BLOCKS, 1) for index in range(1, count + 1))
+"""Their names, in order."""
+
+POOLINGS = {
+    "max": "the largest of 2x2, as VGG was trained",
+    "avg": "the mean of 2x2, smoother pictures (Gatys et al. 2016)",
+    "l2": "the root of the mean square of 2x2 (Henaff & Simoncelli 2016)",
+}
+PADDINGS = ("zeros", "reflect", "replicate")
+SOURCES = {
+    "auto": "what the file's names and numbers show, or an error",
+    "caffe": "BGR in 0..255 minus Caffe's mean (vgg19-d01eb7cb.pth, vgg_conv.pth)",
+    "torchvision": "RGB in [0, 1] minus a mean, over a deviation (vgg19-dcbb9e9d.pth)",
+    "normalised": "RGB in [0, 1], through a first 1x1 layer; borders reflected (vgg_normalised.pth)",
+    "slim16x": "RGB in [0, 1], through a first layer conv0; borders reflected (Wang et al. 2020)",
+    "keras": "BGR in 0..255 minus Caffe's mean (vgg19_weights_..._notop.h5)",
+    "matconvnet": "RGB in 0..255 minus the file's mean (imagenet-vgg-verydeep-19.mat)",
+}
+"""What a weights file's network was fed; the file's first layer may do it."""
+TOTAL_VARIATIONS = {"l1": "sum of |difference|", "l2": "sum of squared difference"}
+INITS = {
+    "content": "the content image",
+    "noise": "the network's mean color plus uniform noise",
+    "mix": "noise_ratio * noise + (1 - noise_ratio) * content",
+}
+PROJECTIONS = {"clip": "to the displayable range after each step", "none": "clipped on saving only"}
+LINE_SEARCHES = {
+    "none": "whole steps after the first, as neural-style runs L-BFGS",
+    "zoom": "optax's search for a step that satisfies the strong Wolfe conditions; several gradients a step",
+}
+PRESERVE_COLORS = {
+    "none": "the style's colors",
+    "luminance": "style transfer of luminance only, the content's chroma put back (Gatys et al. 2017)",
+    "match": "the style is recolored to the content's mean and covariance first (Gatys et al. 2017)",
+}
+SCHEDULES = {
+    "constant": "after the warm-up, the same",
+    "cosine": "after the warm-up, down to 0 along a cosine (Loshchilov & Hutter 2017)",
+}
+PRECISIONS = {
+    "float32": "the default",
+    "bfloat16": "features in bfloat16, sums in float32",
+    "float64": "for comparing with references",
+}
+
+# The names are optax's; the values are arguments that differ from optax's defaults. `lbfgs` has options of its own.
+OPTIMIZERS: Mapping[str, Mapping[str, float]] = {
+    "adam": {},
+    "adabelief": {},
+    "adamax": {},
+    "amsgrad": {},
+    "lbfgs": {},
+    "lion": {"weight_decay": 0.0},  # which would pull the picture towards black
+    "nadam": {},
+    "rmsprop": {},
+    "sgd": {"momentum": 0.9},
+}

@@ -1,0 +1,39 @@
+"""The static halves of what is compiled: what is computed, not what it counts."""
+
+import dataclasses
+
+__all__ = ["ObjectiveSpec", "OptimizerConfig", "TrainConfig"]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ObjectiveSpec:
+    """The static half of an objective: what is computed, not what it counts."""
+
+    content_layers: tuple[str, ...]
+    style_layers: tuple[str, ...]
+    pooling: str = "max"
+    padding: str = "zeros"
+    normalization: str = "relative"
+    tv: str = "l2"
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class OptimizerConfig:
+    """The static half of an optimizer over a canvas."""
+
+    optimizer: str = "lbfgs"
+    history: int = 20
+    line_search: str = "none"
+    projection: str = "clip"
+    canvas_scale: int = 1
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class TrainConfig:
+    """The static half of training a network."""
+
+    steps: int
+    optimizer: str = "adam"
+    schedule: str = "constant"
+    warmup: int = 0
+    average_decay: float = 0.999

@@ -1,0 +1,110 @@
+"""The flags of `stylize`."""
+
+import dataclasses
+
+from jnst.config.choices import (
+    LINE_SEARCHES,
+    OPTIMIZERS,
+    POOLINGS,
+    PRECISIONS,
+    PRESERVE_COLORS,
+    PROJECTIONS,
+    SOURCES,
+    TOTAL_VARIATIONS,
+)
+from jnst.config.options import check, option
+from jnst.config.values import parse_layers, parse_mix
+from jnst.errors import InputError
+from jnst.normalizations import NORMALIZATIONS
+
+__all__ = ["StylizeConfig", "check_config", "parse_rate"]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class StylizeConfig:
+    """The flags of `stylize`, their defaults, ranges and help. The command and the library read them here."""
+
+    content: str = option("", "Content image: a file, a folder of them, or the name of a bundled picture.")
+    style: str = option("", "Style image, or a comma list of several that are blended.")
+    style_mix: str = option("", "Share of each style, such as 0.3,0.7; normalized to sum 1. Empty: equal shares.")
+    output: str = option(
+        "", "The picture to write: .png, .jpg, .webp, .avif or .tif; a folder, where --content is one."
+    )
+    bit_depth: int = option(8, "Bits of each channel of the output; 16 in .png and .tif.", choices=(8, 16))
+    weights: str = option(
+        "mini", "Backbone: mini (bundled), vgg19 (downloaded once), a file, a converted name, or random[:SEED]."
+    )
+    source: str = option(
+        "auto", "What the network of a weights file was fed, where its numbers do not show it.", choices=SOURCES
+    )
+    size: int = option(512, "Longest side of the output in pixels; 0 keeps the content image's.", lower=0, upper=65535)
+    style_scale: float = option(
+        1.0, "Longest side of the style image over that of the output: the scale of the strokes.", above=0.0, upper=64.0
+    )
+    steps: int = option(100, "Updates of the canvas.", lower=1, upper=10_000_000)
+    optimizer: str = option("lbfgs", "Optimizer: L-BFGS, or one of optax's.", choices=OPTIMIZERS)
+    learning_rate: float = option(
+        0.0,
+        "Step size, in units of --canvas_scale; of L-BFGS, a factor. 0: the optimizer's own, 1 for lbfgs, "
+        "0.03 * canvas_scale for the others.",
+        lower=0.0,
+        upper=1e6,
+    )
+    history: int = option(20, "Pairs that L-BFGS remembers.", lower=1, upper=1000)
+    line_search: str = option("none", "How L-BFGS finds the length of a step.", choices=LINE_SEARCHES)
+    content_weight: float = option(1.0, "Weight of the content term.", lower=0.0, upper=1e12)
+    style_weight: float = option(100.0, "Weight of the style term.", lower=0.0, upper=1e12)
+    tv_weight: float = option(10.0, "Weight of the total variation.", lower=0.0, upper=1e12)
+    content_layers: str = option(
+        "relu4_2",
+        "Layers that hold the content, such as conv4_2 (before the rectifier) or relu4_2:0.5 (after it, weight 0.5).",
+    )
+    style_layers: str = option(
+        "relu1_1,relu2_1,relu3_1,relu4_1,relu5_1",
+        "Layers whose Gram matrices are the style, such as relu1_1:0.2,relu2_1:0.8. "
+        "A layer without a number counts 1 / (number of layers).",
+    )
+    normalization: str = option("relative", "How differences become terms (see the README).", choices=NORMALIZATIONS)
+    tv: str = option("l2", "Total variation: absolute or squared differences.", choices=TOTAL_VARIATIONS)
+    pooling: str = option("avg", "Pooling between the network's blocks.", choices=POOLINGS)
+    init: str = option("content", "Start: content, noise, mix, or a picture file.")
+    noise_ratio: float = option(0.6, "Share of noise in --init=mix.", lower=0.0, upper=1.0)
+    noise_width: float = option(20.0, "Half width of the noise, of 255.", lower=0.0, upper=255.0)
+    projection: str = option("clip", "What happens to pixels out of range after each step.", choices=PROJECTIONS)
+    canvas_scale: int = option(1, "Unit of the optimized pixels: 1 for [0, 1], 255 for [0, 255].", choices=(1, 255))
+    preserve_color: str = option("none", "Keep the content image's colors.", choices=PRESERVE_COLORS)
+    seed: int = option(0, "Seed of the noise.", lower=0, upper=2**32 - 1)
+    print_every: int = option(
+        20, "Steps between printed costs and rows of the trace; 0: the first and last only.", lower=0
+    )
+    save_every: int = option(0, "Also write OUTPUT-000100.png and so on, every so many steps; 0: never.", lower=0)
+    checkpoint_every: int = option(
+        50, "Also write OUTPUT's stem + .ckpt, every so many steps, for --resume; 0: never.", lower=0
+    )
+    precision: str = option("float32", "Arithmetic of the network.", choices=PRECISIONS)
+    device: str = option("auto", "auto, cpu, gpu, tpu, or one of several such as gpu:1.")
+
+
+def check_config(config: StylizeConfig, *, count: int) -> None:
+    """Everything about a configuration that can be wrong before a file is read; `count` is the number of styles.
+
+    Raises:
+        InputError: naming the flag.
+    """
+    check(config)
+    if config.line_search != "none" and config.optimizer != "lbfgs":
+        raise InputError(
+            f"--line_search={config.line_search}: is L-BFGS's; expected none with --optimizer={config.optimizer}"
+        )
+    if config.line_search == "zoom" and config.learning_rate:
+        raise InputError(f"--learning_rate={config.learning_rate:g}: expected 0, as --line_search=zoom finds the step")
+    if count < 1:
+        raise InputError("--style=: expected at least one style image")
+    parse_mix(config.style_mix, count)
+    for flag in ("content_layers", "style_layers"):
+        parse_layers(flag, getattr(config, flag))
+
+
+def parse_rate(config: StylizeConfig) -> float:
+    """The learning rate, the optimizer's own where none is given."""
+    return config.learning_rate or (1.0 if config.optimizer == "lbfgs" else 0.03 * config.canvas_scale)
