@@ -1,0 +1,155 @@
+"""From pictures and flags to what a step is given: network, targets, weights, rates, a start; and back to a picture.
+
+Each part is made for one run or one picture, so that several runs can share it.
+"""
+
+import functools
+from collections.abc import Sequence
+
+import jax
+import jax.numpy as jnp
+
+from jnst import objective, ops
+from jnst.config import ObjectiveSpec, OptimizerConfig, StylizeConfig, parse_layers, parse_rate
+from jnst.nets import vgg
+from jnst.types import Image, Params, Rates, Weights
+
+__all__ = [
+    "content_targets",
+    "dtype_of",
+    "finish",
+    "network",
+    "objective_spec",
+    "optimizer_config",
+    "rates",
+    "recolored",
+    "start",
+    "style_grams",
+    "weights",
+]
+
+
+def objective_spec(config: StylizeConfig, padding: str) -> ObjectiveSpec:
+    """The static half of the objective that a configuration means for weights with this padding."""
+    return ObjectiveSpec(
+        content_layers=parse_layers("content_layers", config.content_layers)[0],
+        style_layers=parse_layers("style_layers", config.style_layers)[0],
+        pooling=config.pooling,
+        padding=padding,
+        normalization=config.normalization,
+        tv=config.tv,
+    )
+
+
+def optimizer_config(config: StylizeConfig) -> OptimizerConfig:
+    """The static half of the optimizer."""
+    fields = ("optimizer", "history", "line_search", "projection", "canvas_scale")
+    return OptimizerConfig(**{name: getattr(config, name) for name in fields})
+
+
+def dtype_of(config: StylizeConfig) -> jnp.dtype:
+    """Of canvas, targets and weights; the network's own may be narrower."""
+    return jnp.dtype(jnp.float64 if config.precision == "float64" else jnp.float32)
+
+
+def weights(config: StylizeConfig) -> Weights:
+    """What each term counts."""
+    dtype = dtype_of(config)
+    return Weights(
+        *(jnp.asarray(value, dtype) for value in (config.content_weight, config.style_weight, config.tv_weight)),
+        jnp.asarray(parse_layers("content_layers", config.content_layers)[1], dtype),
+        jnp.asarray(parse_layers("style_layers", config.style_layers)[1], dtype),
+    )
+
+
+def rates(config: StylizeConfig) -> Rates:
+    """The optimizer's numbers."""
+    return Rates(learning_rate=jnp.asarray(parse_rate(config), dtype_of(config)))
+
+
+@functools.partial(jax.jit, static_argnames=("spec",))
+def content_targets(params: Params, content: Image, spec: ObjectiveSpec) -> dict[str, jax.Array]:
+    """`objective.content_targets`, compiled."""
+    return objective.content_targets(params, content, spec)
+
+
+@functools.partial(jax.jit, static_argnames=("spec",))
+def style_grams(params: Params, style: Image, spec: ObjectiveSpec) -> dict[str, jax.Array]:
+    """`objective.style_grams`, compiled."""
+    return objective.style_grams(params, style, spec)
+
+
+@functools.partial(jax.jit, static_argnames=("layers", "pooling", "padding"))
+def _standardize(params, images, layers, pooling, padding):
+    return vgg.standardize(params, images, layers, pooling=pooling, padding=padding)
+
+
+def network(
+    params: Params, content: Image, styles: Sequence[Image], spec: ObjectiveSpec, *, precision: str, standardize: bool
+) -> Params:
+    """The layers that are needed, on the device, in the precision asked for.
+
+    Args:
+        params: Backbone.
+        content: As the network shall see it, in the canvas's type.
+        styles: Likewise; both pictures count only where `standardize` is true.
+        spec: Says which layers.
+        precision: One of `config.PRECISIONS`.
+        standardize: Scale the layers to unit variance on these pictures (random filters).
+    """
+    layers = spec.content_layers + spec.style_layers
+    needed = {name: params[name] for name in ("mean", *vgg.convolutions(layers))}
+    needed = jax.tree.map(lambda leaf: jnp.asarray(leaf, content.dtype), needed)
+    if standardize:
+        needed = _standardize(needed, [content, *styles], layers, spec.pooling, spec.padding)
+    if precision == "bfloat16":
+        kernels = {name: needed[name] for name in needed if name != "mean"}
+        needed = {"mean": needed["mean"], **jax.tree.map(lambda leaf: leaf.astype(jnp.bfloat16), kernels)}
+    return needed
+
+
+def recolored(content: Image, styles: Sequence[Image], mode: str) -> tuple[Image, list[Image]]:
+    """Content and styles as the network shall see them, by `preserve_color`; the canvas starts from this content."""
+    if mode == "match":
+        return content, [ops.match_color(style, content) for style in styles]
+    if mode == "luminance":
+        luma = ops.luminance(content)
+        matched = [ops.match_luminance(ops.luminance(style), luma) for style in styles]
+        return _gray(luma), [_gray(style) for style in matched]
+    return content, list(styles)
+
+
+def _gray(luma):
+    return jnp.repeat(luma[..., None], 3, -1)
+
+
+def finish(image: Image, original: Image, config: StylizeConfig) -> Image:
+    """From the optimized image to the one that is shown; `original` is the content with its own colors."""
+    image = jnp.clip(image, 0, 1)
+    if config.preserve_color == "luminance":
+        return ops.replace_luminance(original, ops.luminance(image))
+    return image
+
+
+def start(key: jax.Array, content: Image, mean: jax.Array, config: StylizeConfig, *, init: Image | None) -> jax.Array:
+    """The canvas of step 0, a buffer of its own: the loop's state is donated.
+
+    Args:
+        key: Of the noise.
+        content: As the network sees it.
+        mean: The network's mean color, `[3]`.
+        config: Says content, noise or mix, and the canvas's unit.
+        init: A picture to start from instead.
+    """
+    image = _start(key, content, mean, config) if init is None else jnp.asarray(init, content.dtype)
+    return jnp.array(image * config.canvas_scale, copy=True)
+
+
+def _start(key, content, mean, config):
+    if config.init == "content":
+        return content
+    width = config.noise_width / 255
+    noise = mean[None, None] + jax.random.uniform(key, content.shape, content.dtype, -width, width)
+    if config.init == "noise":
+        return noise
+    return config.noise_ratio * noise + (1 - config.noise_ratio) * content
