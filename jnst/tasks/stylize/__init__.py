@@ -4,6 +4,7 @@
 what is said between steps.
 """
 
+from jnst.tasks.stylize import many
 from jnst.tasks.stylize.loop import Callback, Record, Result
 from jnst.tasks.stylize.one import Prepared, footprint, prepare, restore, run, stylize
 from jnst.tasks.stylize.parts import objective_spec
@@ -14,6 +15,7 @@ __all__ = [
     "Record",
     "Result",
     "footprint",
+    "many",
     "objective_spec",
     "prepare",
     "restore",
