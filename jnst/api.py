@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import functools
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -14,9 +15,22 @@ from jnst.errors import InputError
 from jnst.images import Picture
 from jnst.nets import vgg
 from jnst.tasks import stylize as task
+from jnst.tasks.stylize import many
 from jnst.weights import Progress
 
-__all__ = ["Inputs", "Result", "computing", "device_of", "footprint", "prepare", "read_inputs", "shrunk", "stylize"]
+__all__ = [
+    "Inputs",
+    "Result",
+    "computing",
+    "device_of",
+    "devices_of",
+    "footprint",
+    "prepare",
+    "read_inputs",
+    "run_of",
+    "shrunk",
+    "stylize",
+]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -110,6 +124,7 @@ def read_inputs(
     styles: Sequence[str | Path | np.ndarray] | None = None,
     init: str | Path | np.ndarray | None = None,
     progress: Progress | None = None,
+    memo: dict[object, object] | None = None,
 ) -> Inputs:
     """Reads the backbone and the pictures and brings them to size.
 
@@ -119,27 +134,28 @@ def read_inputs(
         styles: Files or arrays.
         init: A file, an array, or one of the words that `--init` knows.
         progress: Told of a download, where the weights are not here yet.
+        memo: What calls with the same one have read from files is read once, and is one object.
 
     Raises:
         InputError: naming the file and what is wrong with it.
     """
-    picture = _picture("content", config.content if content is None else content)
-    size = images.fit(picture.size, config.size)
-    if config.output:  # before a picture is made that its format cannot hold
-        images.check_encodable(size, images.format_of(config.output), bit_depth=config.bit_depth)
-    picture = images.resize(picture, size)
+    once = functools.partial(_once, {} if memo is None else memo)
+    content = config.content if content is None else content
+    picture = once(("content", content, config.size), lambda: _content(config, content))
     longest = max(1, round(max(picture.size) * config.style_scale))
-    found = []
-    for source in split_list(config.style) if styles is None else styles:
-        style = _picture("style", source)
-        found.append(images.resize(style, images.fit(style.size, longest)))
+    found = [
+        once(("style", source, longest), lambda source=source: _fitted("style", source, longest))
+        for source in (split_list(config.style) if styles is None else styles)
+    ]
     init = config.init if init is None else init
     is_word = isinstance(init, str) and init in INITS
-    start = None if is_word else images.resize(_picture("init", init), picture.size)
+    size = picture.size
+    start = None if is_word else once(("init", init, size), lambda: images.resize(_picture("init", init), size))
     # After the pictures: a mistake in their names is not worth a download.
     flags = {flag: parse_layers(flag, getattr(config, flag))[0] for flag in ("content_layers", "style_layers")}
     layers = flags["content_layers"] + flags["style_layers"]
-    backbone = weights.load(config.weights, layers, source=config.source, progress=progress)
+    load = lambda: weights.load(config.weights, layers, source=config.source, progress=progress)  # noqa: E731
+    backbone = once(("weights", config.weights, config.source, vgg.convolutions(layers)), load)
     for flag, names in flags.items():
         backbone.require(flag, names)
     least = vgg.min_size(layers, backbone.padding)
@@ -147,6 +163,39 @@ def read_inputs(
     for style in found:
         _check_size("style", style, least, layers)
     return Inputs(content=picture, styles=tuple(found), init=start, backbone=backbone)
+
+
+def _once(memo, key, make):
+    """`make()`, or what it gave before; an array is no name that could be looked up."""
+    if not all(isinstance(part, (str, Path, int, tuple)) for part in key):
+        return make()
+    if key not in memo:
+        memo[key] = make()
+    return memo[key]
+
+
+def _content(config, source):
+    picture = _picture("content", source)
+    size = images.fit(picture.size, config.size)
+    if config.output:  # before a picture is made that its format cannot hold
+        images.check_encodable(size, images.format_of(config.output), bit_depth=config.bit_depth)
+    return images.resize(picture, size)
+
+
+def _fitted(flag, source, longest):
+    picture = _picture(flag, source)
+    return images.resize(picture, images.fit(picture.size, longest))
+
+
+def run_of(inputs: Inputs, config: StylizeConfig) -> many.Run:
+    """A run for a batch of them; see `tasks.stylize.many`."""
+    return many.Run(
+        key=jax.random.key(config.seed),
+        config=config,
+        content=inputs.content.opaque(),
+        styles=tuple(style.opaque() for style in inputs.styles),
+        init=None if inputs.init is None else inputs.init.opaque(),
+    )
 
 
 def prepare(inputs: Inputs, config: StylizeConfig) -> task.Prepared:
@@ -197,8 +246,29 @@ def device_of(name: str) -> jax.Device:
     Raises:
         InputError: there is no such device here.
     """
+    devices, number = _devices(name)
+    index = int(number or 0)
+    if index >= len(devices):
+        raise InputError(f"--device={name}: expected a number below {len(devices)}; here: {_here()}")
+    return devices[index]
+
+
+def devices_of(name: str) -> list[jax.Device]:
+    """All devices of this process that `--device=name` leaves to choose from: one, where it has a number.
+
+    Raises:
+        InputError: there is no such device here.
+    """
+    return [device_of(name)] if ":" in name else list(_devices(name)[0])
+
+
+def _here():
+    return ", ".join(sorted({device.platform for device in jax.devices()} | {"cpu"}))
+
+
+def _devices(name):
     platform, colon, number = name.partition(":")
-    here = ", ".join(sorted({device.platform for device in jax.devices()} | {"cpu"}))
+    here = _here()
     if (
         platform not in ("auto", "cpu", "gpu", "tpu")
         or (colon and not number.isdecimal())
@@ -208,14 +278,10 @@ def device_of(name: str) -> jax.Device:
             f"--device={name}: expected auto, cpu, gpu, tpu, or one of several such as gpu:1; here: {here}"
         )
     try:
-        devices = jax.local_devices(backend=None if platform == "auto" else platform)
+        return jax.local_devices(backend=None if platform == "auto" else platform), number
     except RuntimeError as error:
         extra = {"gpu": "; NVIDIA GPUs need the extra jnst[cuda]", "tpu": "; TPUs need the extra jnst[tpu]"}
         raise InputError(f"--device={name}: no such device; here: {here}{extra.get(platform, '')}") from error
-    index = int(number or 0)
-    if index >= len(devices):
-        raise InputError(f"--device={name}: expected a number below {len(devices)}; here: {here}")
-    return devices[index]
 
 
 def _picture(flag, source):

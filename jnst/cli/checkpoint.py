@@ -102,10 +102,11 @@ def check_same_flags(
 
 
 @contextlib.contextmanager
-def alone(output: str) -> Iterator[None]:
+def alone(output: str, *, shown: str = "") -> Iterator[None]:
     """Keeps a second run away from an output while the first one is at it.
 
-    The lock is a file in the cache folder, so that nothing is left beside the output; it ends with the process.
+    The lock is a file in the cache folder, so that nothing is left beside the output; it ends with the process. `shown`
+    is what the user calls the output, where that is another name.
 
     Raises:
         InputError: another run has it.
@@ -117,9 +118,9 @@ def alone(output: str) -> Iterator[None]:
         lock = filelock.FileLock(folder / hashlib.sha256(place.encode("utf-8", "surrogateescape")).hexdigest()[:32])
         lock.acquire(timeout=0)
     except filelock.Timeout as error:
-        raise InputError(f"--output={output}: another run is writing it; expected another name") from error
+        raise InputError(f"--output={shown or output}: another run is writing it; expected another name") from error
     except OSError as error:
-        warn(f"no lock, so a second run on {output} would not be noticed ({error.strerror or error})")
+        warn(f"no lock, so a second run on {shown or output} would not be noticed ({error.strerror or error})")
         yield
         return
     try:

@@ -7,7 +7,7 @@ from jnst.config import StylizeConfig
 from jnst.nets import vgg
 from jnst.tasks import stylize as task
 
-__all__ = ["describe"]
+__all__ = ["describe", "words"]
 
 _PROBE = 128  # longest side of the pictures that a step is timed on
 _PROBE_STEPS = 3
@@ -25,7 +25,7 @@ def describe(inputs: api.Inputs, config: StylizeConfig) -> str:
     return (
         f"size: {width}x{height}\n"
         f"memory: {memory / 2**20:.0f} MiB beyond the program itself\n"
-        f"time: about {_words(seconds)} for {config.steps} steps, after the preparation"
+        f"time: about {words(seconds)} for {config.steps} steps, after the preparation"
     )
 
 
@@ -51,7 +51,8 @@ def _least(inputs, config):
     return max(-(-short * max(picture.size) // min(picture.size)) for picture in (inputs.content, *inputs.styles))
 
 
-def _words(seconds):
+def words(seconds: float) -> str:
+    """A length of time as one says it."""
     if seconds < 90:
         return f"{seconds:.0f} seconds"
     return f"{seconds / 60:.0f} minutes" if seconds < 5400 else f"{seconds / 3600:.1f} hours"

@@ -13,6 +13,7 @@ from jnst.errors import InputError
 __all__ = [
     "MARK",
     "PATHS",
+    "at_home",
     "define",
     "fits_a_line",
     "flagfile",
@@ -24,7 +25,13 @@ __all__ = [
     "to_config",
 ]
 
-_DEFINE = {int: flags.DEFINE_integer, float: flags.DEFINE_float, str: flags.DEFINE_string, bool: flags.DEFINE_bool}
+_DEFINE = {
+    int: flags.DEFINE_integer,
+    float: flags.DEFINE_float,
+    str: flags.DEFINE_string,
+    bool: flags.DEFINE_bool,
+    tuple: flags.DEFINE_multi_string,
+}
 
 
 def define(config: type, values: flags.FlagValues) -> None:
@@ -103,10 +110,19 @@ def _preset(name):
 def to_config(config: type, values: flags.FlagValues) -> object:
     """The parsed flags as a config; `~` stands for the home folder in every path."""
     chosen = {field.name: values[field.name].value for field in dataclasses.fields(config)}
+    for field in dataclasses.fields(config):
+        if isinstance(field.default, tuple):
+            chosen[field.name] = tuple(chosen[field.name])
     for name in PATHS & chosen.keys():
-        parts = [os.path.expanduser(part) for part in paths_in(name, chosen[name])]
-        chosen[name] = join_paths(name, parts)
+        chosen[name] = at_home(name, chosen[name])
     return config(**chosen)
+
+
+def at_home(name: str, text: str) -> str:
+    """A flag's value with the home folder for `~`, where it is a path."""
+    if name not in PATHS:
+        return text
+    return join_paths(name, [os.path.expanduser(part) for part in paths_in(name, text)])
 
 
 MARK = "# A run of jnst: --flagfile=THIS makes its picture again. A rerun replaces this file."
@@ -163,7 +179,7 @@ def help_text(config: type, usage: str) -> str:
     """Usage and every flag with its default and choices."""
     lines = [usage]
     for field in dataclasses.fields(config):
-        lines.append(f"\n  --{field.name} (default: {field.default if field.default != '' else 'none'})")
+        lines.append(f"\n  --{field.name} (default: {field.default if field.default not in ('', ()) else 'none'})")
         lines.append(f"      {_help(field)}")
     return "\n".join(lines) + "\n"
 

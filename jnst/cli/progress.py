@@ -7,7 +7,7 @@ import tqdm
 
 from jnst.cli.lines import bar_shape, on_terminal, say
 
-__all__ = ["Progress", "Record"]
+__all__ = ["Progress", "Record", "RunsProgress"]
 
 
 # Short, so that the losses fit beside it: 80 columns are usual.
@@ -44,6 +44,59 @@ class Progress:
         elif record.step in (0, record.steps) or (self._every and record.step % self._every == 0):
             line = "  ".join(f"{name} {cost}" for name, cost in costs.items())
             say(f"step {record.step}/{record.steps}  {line}")
+
+    def close(self) -> None:
+        """Leaves the bar as it stands."""
+        if self._bar is not None:
+            self._bar.close()
+
+
+class RunsProgress:
+    """The same for the runs of a grid: one bar over the steps of all."""
+
+    def __init__(self, runs: int, steps: int):
+        self._bar = tqdm.tqdm(total=steps, bar_format=_BAR, **bar_shape()) if on_terminal() else None
+        self._runs, self._ended = runs, 0
+        self._at, self._told = {}, 0
+
+    @property
+    def has_bar(self) -> bool:
+        """Whether lines of others would cut through it."""
+        return self._bar is not None
+
+    def begin(self, runs: Sequence[int], steps: Sequence[int], goals: Sequence[int]) -> None:
+        """A batch of runs, by number, begins where it stands, -1 being before the first evaluation."""
+        self._at = {run: [0, goal] for run, goal in zip(runs, goals, strict=True)}
+        self._told = 0
+        for run, step in zip(runs, steps, strict=True):
+            self._move(run, step)
+
+    def show(self, records: Sequence[Record | None]) -> None:
+        """What is known of each run of the batch after a call of its program; None where one has ended."""
+        for run, record in zip(self._at, records, strict=True):
+            if record is not None:
+                self._move(run, record.step)
+        least = min((record for record in records if record is not None), key=lambda record: record.step, default=None)
+        if self._bar is not None or least is None:
+            return
+        tenths = 10 * least.step // least.steps
+        if tenths > self._told and 0 < least.step < least.steps:
+            self._told = tenths
+            say(f"step {least.step}/{least.steps} of {len(self._at)} runs at once")
+
+    def end(self, run: int) -> None:
+        """A run has ended, perhaps before its last step."""
+        self._ended += 1
+        self._move(run, self._at[run][1])
+        if self._bar is not None:
+            self._bar.set_postfix_str(f"{self._ended} of {self._runs} runs", refresh=False)
+
+    def _move(self, run, step):
+        before, goal = self._at[run]
+        step = min(max(0, step), goal)
+        self._at[run][0] = step
+        if self._bar is not None:
+            self._bar.update(step - before)
 
     def close(self) -> None:
         """Leaves the bar as it stands."""

@@ -3,20 +3,29 @@
 import json
 import os
 import re
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
+from jnst import bundled
 from jnst.cli import checkpoint, flags
-from jnst.config import StylizeConfig
-from jnst.files import part_prefix, write_atomically
+from jnst.config import INITS, StylizeConfig, split_list
+from jnst.files import part_prefix, sha256_of, write_atomically
 from jnst.version import __version__
+from jnst.weights import is_word
+
+if TYPE_CHECKING:  # it loads jax: what is wrong with flags is said without
+    from jnst.tasks.stylize import Result
 
 __all__ = [
     "OWN_ENDINGS",
     "embedded",
     "flags_path",
+    "hashes",
     "intermediate",
     "is_intermediate",
     "is_ours",
+    "make_record",
     "outputs",
     "read_record",
     "record_path",
@@ -52,6 +61,65 @@ def flags_path(output: str) -> Path:
     return Path(output).with_suffix(".flags")
 
 
+def hashes(config: StylizeConfig, *, digest: Callable[[Path], str] = sha256_of) -> dict[str, str]:
+    """SHA-256 of the files that a run reads, by flag; weights that are no file of the user's are left to the backbone.
+
+    Args:
+        config: The run.
+        digest: Of a file; one that remembers serves many runs.
+    """
+    found = {}
+    if not is_word(config.weights) and bundled.is_file(config.weights):
+        found["weights"] = digest(Path(config.weights))
+    init = [] if config.init in INITS else [config.init]
+    for flag, names in (("content", [config.content]), ("style", split_list(config.style)), ("init", init)):
+        paths = [bundled.find(name, "examples", ("", ".jpg", ".png")) for name in names]
+        if None not in paths:  # of a finished run, what it read may be gone
+            found[flag] = ",".join(digest(path) for path in paths)
+    return found
+
+
+def make_record(
+    result: "Result",
+    *,
+    flags: dict[str, object],
+    inputs: dict[str, str],
+    weights: dict[str, str],
+    device: str,
+    size: Sequence[int],
+    compile_seconds: float,
+    run_seconds: float,
+) -> dict[str, object]:
+    """What OUTPUT.json holds.
+
+    Args:
+        result: Of the run.
+        flags: Resolved.
+        inputs: Hashes by flag.
+        weights: The backbone's name and hash.
+        device: Where it ran.
+        size: Width and height.
+        compile_seconds: Of the preparation.
+        run_seconds: Of the steps.
+    """
+    record = {
+        "version": __version__,
+        "device": device,
+        "weights": weights,
+        "inputs": inputs,
+        "flags": flags,
+        "size": list(size),
+        "best_step": result.best_step,
+        "stopped": result.stopped,
+        "trace": result.trace,
+        "compile_seconds": round(compile_seconds, 3),
+        "run_seconds": round(run_seconds, 3),
+    }
+    if result.stopped == "diverged":
+        record["diverged"] = {"step": result.bad_step, "term": result.bad_term}
+    return record
+
+
 def write_record(output: str, record: dict[str, object]) -> None:
     """Writes the record: strict JSON (no NaN)."""
     text = json.dumps(record, indent=1, allow_nan=False) + "\n"
@@ -62,7 +130,7 @@ def read_record(output: str) -> dict[str, object]:
     """The record that a run left beside OUTPUT; empty where there is none."""
     try:
         record = dict(json.loads(record_path(output).read_text("utf-8")))
-        return record if record["trace"] and {"flags", "inputs", "stopped"} <= record.keys() else {}
+        return record if {"flags", "inputs", "stopped", "trace"} <= record.keys() else {}
     except (OSError, ValueError, TypeError, KeyError):
         return {}
 

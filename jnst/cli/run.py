@@ -3,7 +3,6 @@
 import contextlib
 import dataclasses
 import os
-import re
 import shlex
 import sys
 import time
@@ -11,17 +10,16 @@ import time
 import jax
 
 from jnst import api, bundled, files, images
-from jnst.cli import checkpoint, download, estimate, flags, report
+from jnst.cli import checkpoint, download, estimate, flags, memory, report
 from jnst.cli.command import BAD_INPUT, DIVERGED, DONE, INTERRUPTED
 from jnst.cli.interrupt import Interrupt
 from jnst.cli.lines import say, warn
 from jnst.cli.progress import Progress
-from jnst.config import INITS, StylizeConfig, split_list
+from jnst.config import StylizeConfig
 from jnst.errors import InputError
 from jnst.images import Picture
 from jnst.tasks import stylize as task
-from jnst.version import __version__
-from jnst.weights import fetch, is_word
+from jnst.weights import fetch
 
 __all__ = ["dry_run", "program", "run"]
 
@@ -54,7 +52,7 @@ def _enough_memory(config):
     try:
         yield
     except (MemoryError, jax.errors.JaxRuntimeError) as error:
-        if not isinstance(error, MemoryError) and not re.search("out of memory|RESOURCE_EXHAUSTED", str(error), re.I):
+        if not memory.is_out_of_memory(error):
             raise
         raise InputError(
             f"--size={config.size}: {config.content} needs more memory than there is; expected a smaller --size"
@@ -94,7 +92,7 @@ class _Run:
         self.alpha = inputs.content.alpha
         self.facts = {
             "flags": self.chosen,
-            "inputs": {**_hashes(config), "weights": inputs.backbone.sha256},
+            "inputs": {**report.hashes(config), "weights": inputs.backbone.sha256},
             "device": f"{self.device.platform} ({self.device.device_kind})",
         }
         self.weights = {"name": inputs.backbone.name, "sha256": inputs.backbone.sha256}
@@ -126,7 +124,7 @@ class _Run:
             raise
         if record["trace"][-1]["step"] != self.config.steps:
             return False
-        self._check_same_inputs(report.record_path(self.config.output), record["inputs"], _hashes(self.config))
+        self._check_same_inputs(report.record_path(self.config.output), record["inputs"], report.hashes(self.config))
         return True
 
     def _checkpoint(self, resume):
@@ -217,21 +215,16 @@ class _Run:
         images.save(output, Picture(result.image, self.alpha), self.text, bit_depth=self.config.bit_depth)
         report.write_flags(output, self.chosen)
         seconds = self.seconds + time.perf_counter() - self.start
-        record = {
-            "version": __version__,
-            "device": self.facts["device"],
-            "weights": self.weights,
-            "inputs": self.facts["inputs"],
-            "flags": self.chosen,
-            "size": list(inputs.content.size),
-            "best_step": result.best_step,
-            "stopped": result.stopped,
-            "trace": result.trace,
-            "compile_seconds": round(compile_seconds, 3),
-            "run_seconds": round(seconds, 3),
-        }
-        if result.stopped == "diverged":
-            record["diverged"] = {"step": result.bad_step, "term": result.bad_term}
+        record = report.make_record(
+            result,
+            flags=self.chosen,
+            inputs=self.facts["inputs"],
+            weights=self.weights,
+            device=self.facts["device"],
+            size=inputs.content.size,
+            compile_seconds=compile_seconds,
+            run_seconds=seconds,
+        )
         report.write_record(output, record)
         best = result.best_step
         kind = f"the best picture so far (step {best})" if result.stopped else f"best at step {best}"
@@ -245,23 +238,10 @@ class _Run:
         return BAD_INPUT if self.failed else DONE
 
 
-def _hashes(config):
-    """Of the files that a run reads, by flag; weights that are no file of the user's are left to the backbone."""
-    found = {}
-    if not is_word(config.weights) and bundled.is_file(config.weights):
-        found["weights"] = files.sha256_of(config.weights)
-    init = [] if config.init in INITS else [config.init]
-    for flag, names in (("content", [config.content]), ("style", split_list(config.style)), ("init", init)):
-        paths = [bundled.find(name, "examples", ("", ".jpg", ".png")) for name in names]
-        if None not in paths:  # of a finished run, what it read may be gone
-            found[flag] = ",".join(files.sha256_of(path) for path in paths)
-    return found
-
-
 def program() -> str:
     """How the command is called here, for lines that say what to type."""
     name = os.path.basename(sys.argv[0])
-    return os.environ.get("JNST_PROGRAM") or ("python -m jnst.cli.stylize" if name.endswith(".py") else name)
+    return os.environ.get("JNST_PROGRAM") or (f"python -m jnst.cli.{name[:-3]}" if name.endswith(".py") else name)
 
 
 def _command(output):

@@ -19,6 +19,7 @@ from jnst.config.choices import (
     TOTAL_VARIATIONS,
 )
 from jnst.config.distill import DistillConfig
+from jnst.config.grid import NO_AXES, Axis, GridConfig, check_grid, parse_axes
 from jnst.config.options import check, option_line
 from jnst.config.specs import ObjectiveSpec, OptimizerConfig, TrainConfig
 from jnst.config.stylize import StylizeConfig, check_config, parse_rate
@@ -30,6 +31,7 @@ __all__ = [
     "CONVOLUTIONS",
     "INITS",
     "LINE_SEARCHES",
+    "NO_AXES",
     "OPTIMIZERS",
     "PADDINGS",
     "POOLINGS",
@@ -39,7 +41,9 @@ __all__ = [
     "SCHEDULES",
     "SOURCES",
     "TOTAL_VARIATIONS",
+    "Axis",
     "DistillConfig",
+    "GridConfig",
     "ObjectiveSpec",
     "OptimizerConfig",
     "StylizeConfig",
@@ -47,8 +51,10 @@ __all__ = [
     "WeightsConfig",
     "check",
     "check_config",
+    "check_grid",
     "join_list",
     "option_line",
+    "parse_axes",
     "parse_layers",
     "parse_mix",
     "parse_rate",

@@ -43,7 +43,12 @@ def check(config: object) -> None:
 
 
 # The abstract types take in NumPy's scalars.
-_KINDS = {int: (numbers.Integral, "a whole number"), float: (numbers.Real, "a number"), str: (str, "text")}
+_KINDS = {
+    int: (numbers.Integral, "a whole number"),
+    float: (numbers.Real, "a number"),
+    str: (str, "text"),
+    tuple: (tuple, "texts"),
+}
 
 
 def _range_problem(value, rule):

@@ -7,7 +7,8 @@ In memory a picture is float32 sRGB in [0, 1], `[H, W, 3]`, with its alpha chann
 
 from jnst.images.crops import Crops, find
 from jnst.images.picture import Picture, contact_sheet, fit, resize
-from jnst.images.reading import MOST_PIXELS, is_named_like_a_picture, load
+from jnst.images.reading import MOST_PIXELS, is_named_like_a_picture, load, text_of
+from jnst.images.sheet import labelled_sheet
 from jnst.images.writing import FORMATS, check_encodable, encode, format_of, save
 
 __all__ = [
@@ -22,7 +23,9 @@ __all__ = [
     "fit",
     "format_of",
     "is_named_like_a_picture",
+    "labelled_sheet",
     "load",
     "resize",
     "save",
+    "text_of",
 ]

@@ -1,6 +1,7 @@
 """A picture in memory: its size, its alpha, resizing, several on a sheet."""
 
 import dataclasses
+import functools
 import math
 from collections.abc import Sequence
 
@@ -28,7 +29,11 @@ class Picture:
         return self.rgb.shape[1], self.rgb.shape[0]
 
     def opaque(self) -> np.ndarray:
-        """`rgb` over white where the picture is transparent, `[H, W, 3]`."""
+        """`rgb` over white where the picture is transparent, `[H, W, 3]`; the same array each time."""
+        return self._opaque
+
+    @functools.cached_property
+    def _opaque(self):
         if self.alpha is None:
             return self.rgb
         alpha = self.alpha[..., None]

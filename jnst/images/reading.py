@@ -12,7 +12,7 @@ from jnst.errors import InputError
 from jnst.images import color, png, tiff
 from jnst.images.picture import Picture, Refused
 
-__all__ = ["MOST_PIXELS", "is_named_like_a_picture", "load"]
+__all__ = ["MOST_PIXELS", "is_named_like_a_picture", "load", "text_of"]
 
 MOST_PIXELS = 178_956_970
 """Width times height of the largest picture that is read; Pillow refuses as many by default (512 MiB of RGB)."""
@@ -39,6 +39,15 @@ def is_named_like_a_picture(path: Path) -> bool:
     """Whether `path` is a file that is not hidden, with an ending of a kind that is read."""
     endings = {ending for ending, kind in Image.registered_extensions().items() if kind in Image.OPEN}
     return not path.name.startswith(".") and path.suffix.lower() in endings and path.is_file()
+
+
+def text_of(path: str | Path) -> str:
+    """What `save` kept in a PNG; empty where there is nothing, or no PNG."""
+    try:
+        with warnings.catch_warnings(action="ignore"), Image.open(path, formats=["PNG"]) as image:
+            return str(image.info.get("jnst", ""))
+    except (OSError, ValueError, SyntaxError):
+        return ""
 
 
 def load(name: str | Path) -> Picture:

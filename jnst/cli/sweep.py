@@ -1,0 +1,282 @@
+"""The work of a grid: programs that fit into memory, batches, checkpoints, and what each run leaves."""
+
+import time
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+import jax
+import numpy as np
+
+from jnst import grid, images
+from jnst.cli import checkpoint, flags, memory, report
+from jnst.cli.interrupt import Interrupt
+from jnst.cli.lines import say, warn
+from jnst.cli.plan import Entry, Group
+from jnst.cli.progress import RunsProgress
+from jnst.errors import InputError
+from jnst.images import Picture
+from jnst.tasks.stylize import many
+from jnst.types import Snapshot
+
+__all__ = ["AT_ONCE", "Fit", "Sweep", "fit", "probe"]
+
+AT_ONCE = {"cpu": 8}
+"""Most runs in one program on a device, unless told otherwise. A CPU gains nothing by more (benchmarks/results), and
+what is stopped in between loses less."""
+_AT_ONCE_ELSEWHERE = 64
+
+_TILE = 8  # lanes that a TPU's registers hold side by side: a batch that is no multiple leaves some empty
+
+
+class Fit(NamedTuple):
+    """A program for the runs of a group, and how they are spread over it."""
+
+    group: Group
+    mesh: jax.sharding.Mesh
+    tables: tuple[int, int]
+    program: grid.Program
+    batches: tuple[tuple[Entry, ...], ...]
+    compile_seconds: float
+
+
+def fit(group: Group, devices: Sequence[jax.Device], runs_at_once: str, *, limit: int = 0) -> Fit:
+    """Compiles a group's program with as many lanes as memory allows.
+
+    Args:
+        group: With something to do.
+        devices: Of this process.
+        runs_at_once: The flag.
+        limit: Most lanes, after an attempt that took too much memory; 0: none was made.
+
+    Raises:
+        InputError: a single run a device needs more memory than there is.
+    """
+    first = group.first.config
+    count = max(map(len, group.kin))
+    most = _most(first, devices, runs_at_once)
+    devices = list(devices)[: max(1, min(count, most))]
+    mesh = grid.make_mesh(devices)
+    start = time.perf_counter()
+    lanes = _lanes(count, min(limit or most, most), devices)
+    room = memory.available(devices)
+    while True:
+        tables = many.table_sizes([entry.run for kin in group.kin for entry in kin], lanes=lanes)
+        program = many.compile_batch(**_arguments(group, lanes, tables, mesh))
+        each = lanes // len(devices)
+        if room is None or program.bytes <= room or (runs_at_once != "auto" and each > 1):
+            break  # a number that a user gives is tried: too much is halved when it shows
+        if each == 1:
+            raise InputError(
+                f"--size={first.size}: a run needs {_mib(program.bytes)} and {_mib(room)} are free on each device; "
+                "expected a smaller --size, or a smaller --history with lbfgs"
+            )
+        fewer = min(each - 1, room * each // program.bytes)
+        lanes = _lanes(count, max(1, fewer) * len(devices), devices)
+    return Fit(group, mesh, tables, program, _batches(group, lanes), time.perf_counter() - start)
+
+
+def _most(config, devices, runs_at_once):
+    if config.line_search == "zoom":
+        # Under vmap every run would pay for the line search of the slowest, and for both sides of each `cond`.
+        return len(devices)
+    if runs_at_once != "auto":
+        return int(runs_at_once)
+    return AT_ONCE.get(devices[0].platform, _AT_ONCE_ELSEWHERE) * len(devices)
+
+
+def _lanes(count, most, devices):
+    """As few as make equally large batches: padding is work for nothing."""
+    unit = len(devices)
+    batches = -(-count // max(unit, most - most % unit))
+    each = -(-count // (batches * unit))
+    if devices[0].platform == "tpu" and each > _TILE:
+        each = -(-each // _TILE) * _TILE
+    return each * unit
+
+
+def _batches(group, lanes):
+    found = []
+    for kin in group.kin:
+        parts = np.array_split(np.arange(len(kin)), -(-len(kin) // lanes))
+        found += [tuple(kin[place] for place in part) for part in parts]
+    return tuple(found)
+
+
+def _arguments(group, lanes, tables, mesh, entries=None):
+    backbone = group.first.inputs.backbone
+    return {
+        "runs": [entry.run for entry in entries or [group.first]],
+        "params": backbone.params,
+        "lanes": lanes,
+        "tables": tables,
+        "padding": backbone.padding,
+        "standardize": backbone.standardize,
+        "mesh": mesh,
+    }
+
+
+def _mib(count):
+    return f"{count / 2**20:.0f} MiB"
+
+
+def probe(fitted: Fit) -> float:
+    """Seconds of a step of the group's program, from one or two that are made and forgotten."""
+    batch = many.begin(**_arguments(fitted.group, fitted.program.lanes, fitted.tables, fitted.mesh, fitted.batches[0]))
+    lanes, extra = batch.lanes, (jax.numpy.int32(1),) if fitted.program.loops else ()
+    for _ in range(2):
+        jax.block_until_ready((lanes, batch.shared))
+        start = time.perf_counter()
+        lanes = jax.block_until_ready(fitted.program.advance(lanes, batch.shared, *extra))
+        seconds = time.perf_counter() - start
+        if seconds > 1:  # of a short one, much is the memory's first touch
+            break
+    return seconds
+
+
+class Sweep:
+    """Makes runs and writes what they leave. `done` is called after each run that ended."""
+
+    def __init__(self, interrupt: Interrupt, device: str, progress: RunsProgress, done: Callable[[Entry], None]):
+        self._interrupt, self._device, self._progress, self._done = interrupt, device, progress, done
+        self.failed: set[str] = set()
+        """What is wrong with what could not be written on the way."""
+
+    def run(self, fitted: Fit, devices: Sequence[jax.Device], runs_at_once: str) -> bool:
+        """All batches of a group; where memory runs out, with half as many runs at once.
+
+        Returns:
+            False where it was stopped on the way; checkpoints hold what is not finished.
+
+        Raises:
+            InputError: not even one run a device fits into memory, or a picture cannot be written.
+        """
+        while True:
+            try:
+                return all(self._batch(fitted, batch) for batch in fitted.batches)
+            except (MemoryError, jax.errors.JaxRuntimeError) as error:
+                if not memory.is_out_of_memory(error):
+                    raise
+                lanes, size = fitted.program.lanes, fitted.mesh.size
+                if lanes == size:
+                    raise InputError(
+                        f"--size={fitted.group.first.config.size}: not even one run a device fits into memory; "
+                        "expected a smaller --size"
+                    ) from error
+            # Outside of `except`: the exception holds the arrays that were too much.
+            half = max(size, lanes // 2)
+            say(f"out of memory with {lanes} runs at once: going on with at most {half}")
+            left = tuple(tuple(entry for entry in kin if not entry.record) for kin in fitted.group.kin)
+            rest = Group(kin=tuple(kin for kin in left if kin))
+            del fitted
+            fitted = fit(rest, devices, runs_at_once, limit=half)
+
+    def _batch(self, fitted, entries):
+        if self._interrupt.seen:
+            return False
+        kept = {place: found for place, entry in enumerate(entries) if (found := self._kept(entry))}
+        arguments = _arguments(fitted.group, fitted.program.lanes, fitted.tables, fitted.mesh, entries)
+        try:
+            batch = many.begin(**arguments, kept=kept)
+        except ValueError as error:
+            if not kept:
+                raise
+            warn(f"checkpoints of {len(kept)} runs do not fit: they start anew ({error})")
+            batch, kept = many.begin(**arguments), {}
+        steps = jax.device_get(batch.lanes.state.step)[: len(entries)]
+        goals = [entry.config.steps for entry in entries]
+        self._progress.begin([entry.index for entry in entries], [int(step) for step in steps], goals)
+
+        def keep(place, result, best_terms, seconds):
+            self._leave(entries[place], result, best_terms, seconds, fitted.compile_seconds)
+
+        def callback(records, kept):
+            self._progress.show(records)
+            stop = self._interrupt.seen
+            for place, record in enumerate(records):
+                if record is not None:
+                    self._between(entries[place], record, lambda place=place: kept(place), stop)
+            return stop
+
+        self._interrupt.begin()
+        return many.drive(fitted.program, batch, keep=keep, callback=callback)
+
+    def _kept(self, entry):
+        if not entry.kept:
+            return None
+        try:
+            found = checkpoint.read(entry.config.output)
+        except InputError as error:
+            warn(f"{entry.name} starts anew: {error}")
+            return None
+        if found is None:
+            return None
+        best = {name: float(value) for name, value in found.facts["best_terms"].items()}
+        return many.Kept(found.snapshot, best, float(found.facts["seconds"]))
+
+    def _between(self, entry, record, kept, stop):
+        config = entry.config
+        if config.save_every and record.step and record.step % config.save_every == 0:
+            picture = Picture(record.image(), entry.inputs.content.alpha)
+            place = report.intermediate(config.output, record.step)
+            self._try(lambda: images.save(place, picture, self._text(entry), bit_depth=config.bit_depth))
+        every = config.checkpoint_every
+        due = every and record.step and record.step % every == 0
+        if every and record.step < config.steps and (stop or due):
+            self._try(lambda: self._keep(entry, record.step, kept()))
+
+    def _keep(self, entry, step, kept: many.Kept):
+        facts = {
+            **self._facts(entry),
+            "step": step,
+            "seconds": round(kept.seconds, 3),
+            "best_terms": kept.best_terms,
+        }
+        checkpoint.write(entry.config.output, Snapshot(kept.snapshot.leaves, kept.snapshot.trace), facts)
+        entry.kept = True
+
+    def _try(self, write):
+        """A file on the way that cannot be written is no reason to lose the runs."""
+        try:
+            write()
+        except InputError as error:
+            text = str(error)
+            reason = text.rpartition(": ")[2]
+            if reason not in self.failed:  # on a full disk, each fails alike
+                warn(text)
+            self.failed.add(reason)
+
+    def _facts(self, entry):
+        return {
+            "flags": flags.resolved(entry.config),
+            "inputs": {**entry.hashes, "weights": entry.inputs.backbone.sha256},
+            "device": self._device,
+        }
+
+    def _weights(self, entry):
+        backbone = entry.inputs.backbone
+        return {"name": backbone.name, "sha256": backbone.sha256}
+
+    def _text(self, entry):
+        return report.embedded(flags.resolved(entry.config), self._weights(entry))
+
+    def _leave(self, entry, result, best_terms, seconds, compile_seconds):
+        """Flags, picture, record: in this order, so that a run with a record is whole and one without is known."""
+        output, facts = entry.config.output, self._facts(entry)
+        report.write_flags(output, facts["flags"])
+        if result.image is not None:
+            picture = Picture(result.image, entry.inputs.content.alpha)
+            images.save(output, picture, self._text(entry), bit_depth=entry.config.bit_depth)
+        record = report.make_record(
+            result,
+            **facts,
+            weights=self._weights(entry),
+            size=entry.inputs.content.size,
+            compile_seconds=compile_seconds,
+            run_seconds=seconds,
+        )
+        finite = best_terms if result.image is not None else dict.fromkeys(best_terms)
+        entry.record = {**record, "best_terms": finite}
+        report.write_record(output, entry.record)
+        checkpoint.path_of(output).unlink(missing_ok=True)
+        self._progress.end(entry.index)
+        self._done(entry)
