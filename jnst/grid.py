@@ -91,6 +91,8 @@ def begin(
     """
 
     def one(key, canvas, choice, rates):
+        # Buffers of their own: lanes are donated, what was given here is not.
+        key, choice, rates = jax.tree.map(jnp.copy, (key, choice, rates))
         zeros = {name: jnp.zeros((), canvas.dtype) for name in terms}
         state = optimize.init(canvas, rates, config)
         return Lane(key, choice, rates, state, zeros, zeros, jnp.int32(-1), zeros)

@@ -62,9 +62,10 @@ class Cluster(NamedTuple):
 
 
 def join(coordinator_address: str = "", num_processes: int = -1, process_id: int = -1) -> Cluster:
-    """Meets the other processes, if there are any; before anything touches a device.
+    """Meets the other processes, if there are any; to be called before anything touches a device.
 
-    Without arguments it asks jax's detection (Open MPI, SLURM, Cloud TPU, Kubernetes).
+    Without arguments it asks jax's detection (Open MPI, SLURM, Cloud TPU, Kubernetes). Afterwards jax itself knows of
+    no others (but for a TPU pod, whose own library does): work on `jax.local_devices()`, and count with the answer.
 
     Raises:
         InputError: a flag is wrong or missing, the processes do not find each other, or several were started
