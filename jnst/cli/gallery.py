@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+import math
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -16,9 +17,9 @@ from jnst.errors import InputError
 from jnst.files import check_place, write_atomically
 from jnst.images import Picture
 
-__all__ = ["Gallery", "fronts", "losses"]
+__all__ = ["Gallery", "fronts", "losses", "measures"]
 
-_TILE = 256
+_TILE, _SMALL_TILE, _MANY = 256, 128, 100  # the page holds all of them
 _TERMS = ("total", "content", "style", "tv")
 # What a run may differ in from another while their losses are still measured alike.
 _SAME_MEASURE = {
@@ -34,6 +35,7 @@ class Gallery:
     def __init__(self, folder: Path, axes: Sequence[Axis], command: str):
         self._folder, self._axes, self._command = folder, axes, command
         self._tiles: dict[str, np.ndarray] = {}
+        self._tile_size = _SMALL_TILE if math.prod(len(axis.values) for axis in axes) > _MANY else _TILE
 
     def check(self) -> None:
         """Before any work.
@@ -58,13 +60,17 @@ class Gallery:
         write_atomically(self._folder / "grid.csv", self._table(entries).encode("utf-8", "surrogateescape"))
         axes = [(axis.flag, labels(axis)) for axis in self._axes]
         tiles = [self._tile(entry) for entry in entries]
-        sheet = Picture(images.labelled_sheet(axes, tiles, tile=_TILE))
+        sheet = Picture(images.labelled_sheet(axes, tiles, tile=self._tile_size))
         images.save(self._folder / "sheet.png", sheet, _MARK)
-        stars = fronts(entries)
+        stars, sets = fronts(entries), measures(entries)
+        chosen = [
+            self._cell(entry, tile, star, number)
+            for entry, tile, star, number in zip(entries, tiles, stars, sets, strict=True)
+        ]
         text = page.render(
             f"{self._folder.resolve().name}: {len(entries)} runs",
             axes,
-            [self._cell(entry, tile, star) for entry, tile, star in zip(entries, tiles, stars, strict=True)],
+            chosen,
             images.encode(sheet, "JPEG"),
             command=self._command,
         )
@@ -90,11 +96,11 @@ class Gallery:
                 picture = images.load(entry.picture)
             except InputError:  # taken away since
                 return "no picture"
-            size = images.fit(picture.size, min(_TILE, max(picture.size)))
+            size = images.fit(picture.size, min(self._tile_size, max(picture.size)))
             self._tiles[entry.name] = images.resize(picture, size).opaque()
         return self._tiles[entry.name]
 
-    def _cell(self, entry, tile, star):
+    def _cell(self, entry, tile, star, measure):
         chosen = entry.record.get("flags", {})
         return page.Cell(
             name=entry.name,
@@ -108,6 +114,7 @@ class Gallery:
             thumbnail=b"" if isinstance(tile, str) else images.encode(Picture(tile), "JPEG"),
             losses=losses(entry),
             on_front=star,
+            measure=measure,
         )
 
 
@@ -161,14 +168,18 @@ def fronts(entries: Sequence[Entry]) -> list[bool]:
 
     Losses of other pictures, layers, networks or sizes are other quantities: each such set has a front of its own.
     """
-    sets: dict[tuple, list[int]] = {}
-    for place, entry in enumerate(entries):
-        sets.setdefault(_measure(entry.config), []).append(place)
-    found = [False] * len(entries)
-    for places in sets.values():
+    sets, found = measures(entries), [False] * len(entries)
+    for number in set(sets):
+        places = [place for place, one in enumerate(sets) if one == number]
         for place, star in zip(places, page.front([losses(entries[place]) for place in places]), strict=True):
             found[place] = star
     return found
+
+
+def measures(entries: Sequence[Entry]) -> list[int]:
+    """The number of each run's set: within a set losses are measured alike."""
+    numbers: dict[tuple, int] = {}
+    return [numbers.setdefault(_measure(entry.config), len(numbers)) for entry in entries]
 
 
 def _measure(config: StylizeConfig) -> tuple:
