@@ -144,12 +144,17 @@ def join_paths(name: str, parts: Sequence[str]) -> str:
 
 
 def _is_word(name, part):
-    """Whether a value is no file here: a bundled name, or a word such as `noise`, whatever lies in the folder."""
+    """Whether a value is no file here: a bundled name, or a word such as `noise`, whatever lies in the folder.
+
+    A picture that is neither is a file that has gone: it keeps the place where it was.
+    """
     from jnst.weights import is_word  # late: it loads numpy
 
     if not part or (name == "init" and part in INITS) or (name in _WEIGHTS and is_word(part)):
         return True
-    return name not in ("output", "photos") and not bundled.is_file(part)
+    if name in ("output", "photos") or bundled.is_file(part):
+        return False
+    return name in _WEIGHTS or bundled.find(part, "examples", ("", ".jpg", ".png")) is not None
 
 
 def resolved(config: object) -> dict[str, object]:

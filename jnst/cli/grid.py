@@ -61,12 +61,9 @@ def _main(argv):
         check_grid(config)
         axes = parse_axes(config.axis)
         _check_flags(config, axes)
-        from jnst.cli import cluster
-
-        # Before anything touches a device.
-        here = cluster.join(config.coordinator_address, config.num_processes, config.process_id)
+        grid = _Grid(config, axes, interrupt, _command(argv))
         try:
-            return _Grid(config, axes, interrupt, here, _command(argv)).work(dry=values.dry_run)
+            return grid.plan() if values.dry_run else grid.work()
         except SystemExit as end:  # another process is lost: its line is out
             return int(end.code)
 
@@ -92,49 +89,56 @@ def _check_flags(config, axes):
 class _Grid:
     """What the parts of one grid share."""
 
-    def __init__(self, config, axes, interrupt, here, command):
+    def __init__(self, config, axes, interrupt, command):
         from jnst.cli import plan
+        from jnst.cli.cluster import Cluster
         from jnst.cli.gallery import Gallery
 
-        self.config, self.axes, self.interrupt, self.here = config, axes, interrupt, here
+        self.config, self.axes, self.interrupt = config, axes, interrupt
         self.folder, self.command = Path(config.output), command
         self.entries = plan.entries(config, axes)
         self.gallery = Gallery(self.folder, axes, command)
-        self.first = here.index == 0
-
-    def work(self, *, dry):
-        """Returns the exit code."""
-        from jnst.cli import cache, checkpoint, cluster, plan
-
+        self.here = Cluster(0, 1)
+        # All that can be said before other processes are waited for.
         for entry in self.entries:
             self._check(entry)
         self.gallery.check()
         plan.identify(self.entries)
-        if dry:
-            plan.settle(self.entries, self.folder)
-            cache.use()
-            left = [entry for entry in self.entries if not entry.record]
-            self._stand_in(left)
-            self._prepare(left)
-            return DONE
-        try:
-            self.folder.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise InputError(f"--output={self.folder}: cannot be made: {error.strerror or error}") from error
-        place = str(self.folder / f"process-{self.here.index}")
+
+    def plan(self):
+        """Says what it would take, for one process. Returns the exit code."""
+        from jnst.cli import cache, plan
+
+        plan.settle(self.entries, self.folder)
+        cache.use()
+        left = [entry for entry in self.entries if not entry.record]
+        self._stand_in(left)
+        self._prepare(left)
+        return DONE
+
+    def work(self):
+        """Returns the exit code."""
+        from jnst.cli import cache, checkpoint, cluster, plan
+
+        # Before anything touches a device.
+        config = self.config
+        self.here = cluster.join(config.coordinator_address, config.num_processes, config.process_id)
         stop = lambda: setattr(self.interrupt, "seen", True)  # noqa: E731
-        with checkpoint.alone(place, shown=str(self.folder)):
-            with cluster.Watch(self.here, self.folder, self.command, stop) as watch:
+        with cluster.Watch(self.here, self.folder, self.command, stop) as watch:
+            try:
+                self.folder.mkdir(parents=True, exist_ok=True)
+            except OSError as error:
+                raise InputError(f"--output={self.folder}: cannot be made: {error.strerror or error}") from error
+            with checkpoint.alone(str(self.folder / f"process-{self.here.index}"), shown=str(self.folder)):
                 plan.settle(self.entries, self.folder)
                 cache.use()
                 code = self._run(watch)
                 if watch.lost:
                     return cluster.LOST
-                if code != INTERRUPTED:
-                    watch.wait()
-                    code = self._finish(code)
-                return code
-        return DONE
+                if code == INTERRUPTED:
+                    return code
+                watch.wait()
+                return self._finish(code)
 
     def _check(self, entry):
         config = entry.config
@@ -236,7 +240,7 @@ class _Grid:
                 what = f"total {best:.4g}" if best is not None else "no picture"
                 diverged = f", {entry.record['stopped']}" if entry.record["stopped"] else ""
                 say(f"{entry.name}: {what}{diverged}")
-            if self.first and time.monotonic() - self._shown > _REFRESH:
+            if self.here.index == 0 and time.monotonic() - self._shown > _REFRESH:
                 self._show()
 
         worker = sweep.Sweep(self.interrupt, self.device, progress, ended)
@@ -266,14 +270,14 @@ class _Grid:
 
         if self.here.count > 1:
             plan.look(self.entries)
-        if self.first:
+        if self.here.index == 0:
             self.gallery.write(self.entries)
         self._shown = time.monotonic()
 
     def _finish(self, code):
         from jnst.cli import gallery
 
-        if not self.first:
+        if self.here.index != 0:
             return code
         self._show()
         stars = [entry.name for entry, star in zip(self.entries, gallery.fronts(self.entries), strict=True) if star]
@@ -287,7 +291,7 @@ class _Grid:
         return code
 
     def _say(self, line):
-        if self.first:
+        if self.here.index == 0:
             say(line)
 
 
