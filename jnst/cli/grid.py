@@ -131,6 +131,7 @@ class _Grid:
                 raise InputError(f"--output={self.folder}: cannot be made: {error.strerror or error}") from error
             with checkpoint.alone(str(self.folder / f"process-{self.here.index}"), shown=str(self.folder)):
                 plan.settle(self.entries, self.folder)
+                plan.tidy(self.entries, self.folder)
                 cache.use()
                 code = self._run(watch)
                 if watch.lost:

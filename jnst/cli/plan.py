@@ -11,11 +11,11 @@ from pathlib import Path
 from jnst import api, bundled
 from jnst.cli import checkpoint, flags, report
 from jnst.config import Axis, GridConfig, StylizeConfig
-from jnst.files import sha256_of
+from jnst.files import part_prefix, sha256_of
 from jnst.grid import product
 from jnst.tasks.stylize import many
 
-__all__ = ["Entry", "Group", "entries", "group", "identify", "labels", "look", "settle"]
+__all__ = ["Entry", "Group", "entries", "group", "identify", "labels", "look", "settle", "tidy"]
 
 # A run that differs in these alone is the same run.
 _IGNORED = checkpoint.MAY_DIFFER | {"device"}
@@ -152,6 +152,21 @@ def settle(found: Sequence[Entry], folder: Path) -> None:
             entry.config = dataclasses.replace(entry.config, output=str(free))
 
 
+def tidy(found: Sequence[Entry], folder: Path) -> None:
+    """Removes what a killed grid left: halves of files, and checkpoints of runs that are done."""
+    halves = {path.name for path in folder.glob(".*.part")}
+    own = [part_prefix(name) for name in ("grid.csv", "sheet.png", "index.html")]
+    for name in halves:
+        if any(re.fullmatch(rf"{re.escape(prefix)}\w{{8}}\.part", name) for prefix in own):
+            (folder / name).unlink(missing_ok=True)
+    for entry in found:
+        if halves:
+            report.sweep(entry.config.output)
+        left = checkpoint.path_of(entry.config.output)
+        if entry.record and "best_terms" in checkpoint.read_facts(left):
+            left.unlink(missing_ok=True)
+
+
 def look(found: Sequence[Entry]) -> None:
     """Takes in what other processes have finished since."""
     for entry in found:
@@ -182,11 +197,13 @@ def _is_leftover(picture, entry):
     """Whether files of this name are of this very run, killed between its picture and its record."""
     if bundled.is_file(report.record_path(str(picture))) or bundled.is_file(checkpoint.path_of(str(picture))):
         return False
-    chosen = flags.resolved(dataclasses.replace(entry.config, output=str(picture)))
     try:
-        return report.flags_path(str(picture)).read_text("utf-8") == flags.flagfile(chosen)
+        lines = report.flags_path(str(picture)).read_text("utf-8").splitlines()
     except (OSError, ValueError):
         return False
+    kept = dict(line.removeprefix("--").partition("=")[::2] for line in lines[1:])
+    chosen = {name: str(value) for name, value in flags.resolved(entry.config).items()}
+    return lines[:1] == [flags.MARK] and _essence(kept) == _essence(chosen)
 
 
 def group(found: Sequence[Entry]) -> list[Group]:

@@ -3,6 +3,7 @@
 import csv
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -17,7 +18,7 @@ from PIL import Image
 from cli.command import SMALL, assert_one_line, listed, read_json, read_until
 from cli.command import call as stylize
 from jnst import objective, weights
-from jnst.cli import grid, memory, page
+from jnst.cli import checkpoint, grid, memory, page
 from jnst.tasks.stylize import many
 
 COMMAND = [sys.executable, "-P", "-m", "jnst.cli.grid"]
@@ -411,11 +412,20 @@ def test_kill_9_and_the_same_command_goes_on(here):
 
 
 def test_killed_between_picture_and_record(here, monkeypatch):
-    """The picture without a record is the run's own: it keeps its name."""
-    assert call(*BASE, "--axis=seed=0,1") == 0
+    """The picture without a record is the run's own: it keeps its name. A checkpoint beside a record goes."""
+    original = checkpoint.write
+    monkeypatch.setattr(
+        checkpoint, "write", lambda *them: original(*them) or shutil.copy("out/1_seed=0.ckpt", "kept.ckpt")
+    )
+    assert call(*BASE, "--axis=seed=0,1", "--checkpoint_every=4") == 0
     os.remove("out/2_seed=1.json")
+    for name in (".2_seed=1.png.abcdefgh.part", ".index.html.abcdefgh.part", ".other.png.abcdefgh.part"):
+        Path("out", name).write_text("half")
+    Path("out/1_seed=0.ckpt").write_bytes(Path("kept.ckpt").read_bytes())
     assert call(*BASE, "--axis=seed=0,1") == 0
     assert [row["run"] for row in table()] == ["1_seed=0", "2_seed=1"]
+    assert not list(Path("out").glob("*.ckpt"))
+    assert [path.name for path in Path("out").glob(".*")] == [".other.png.abcdefgh.part"]
 
 
 def test_a_second_grid_in_the_same_folder_is_refused(here, capsys):
