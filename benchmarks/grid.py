@@ -17,8 +17,9 @@ PyTorch keeps no best picture and looks at no loss, which costs it nothing.
 Memory is the peak of a process of its own for each row (Linux; of a grid divided by N), from start to a few steps, so
 compiling and what Python and the libraries take are in it; beside it what XLA says that the program itself needs. Of
 a process of `stylize` it is what each of N processes would take. Pictures are brought to a square of `size` pixels.
-`random` stands for VGG-19 and gets its zero padding. Large pages as in bin/_launch: without GLIBC_TUNABLES the script
-starts itself again with them.
+`random` stands for VGG-19 and gets its zero padding. The script starts itself again with the variables of ENVIRONMENT,
+where they are not set: large pages, as bin/_launch has them, and shorter waits of PyTorch's threads, which beside other
+work on the same cores made its steps 10 to 30 times slower and alone cost nothing.
 
 On a GPU a call makes several steps, PyTorch runs with channels_last and the faster of TF32 and bfloat16 autocast,
 --precision=bfloat16 is ours, and memory is the device's. That path has never been run: no GPU was at hand.
@@ -40,8 +41,14 @@ import numpy as np
 
 # jax and torch are imported by the side that needs them: a process whose memory is measured has one of them only.
 
+ENVIRONMENT = {
+    "GLIBC_TUNABLES": "glibc.malloc.hugetlb=1",  # as bin/_launch does
+    "GOMP_SPINCOUNT": "2000",  # or PyTorch's threads, waiting for each other, hold cores that others need
+    "XLA_PYTHON_CLIENT_PREALLOCATE": "false",  # a GPU's memory is for both
+}
 LEAST = 4  # steps of single runs in a round, of each side: fewer are too short to time
-SIDES = ("grid", "stylize", "torch")
+ROW = "{:>4} {:>7} {:>7} {:>7}  {:>20}  {:>20}  {:>8} {:>8} {:>9}"
+HEAD = ROW.format("n", "grid", "stylize", "torch", "grid/stylize", "grid/torch", "MiB", "program", "compiling")
 
 
 def main(arguments):
@@ -49,9 +56,8 @@ def main(arguments):
     if not options.without_torch and importlib.util.find_spec("torch") is None:
         print("PyTorch is not installed: pip install torch, or measure --without_torch", file=sys.stderr)
         return 2
-    if "GLIBC_TUNABLES" not in os.environ:
-        tuned = {"GLIBC_TUNABLES": "glibc.malloc.hugetlb=1", "XLA_PYTHON_CLIENT_PREALLOCATE": "false"}
-        os.execve(sys.executable, [sys.executable, *sys.argv], {**os.environ, **tuned})
+    if not ENVIRONMENT.keys() <= os.environ.keys():
+        os.execve(sys.executable, [sys.executable, *sys.argv], {**ENVIRONMENT, **os.environ})
     if options.child:
         print(json.dumps(_peak(options)))
         return 0
@@ -102,14 +108,17 @@ def _measure(options):
             "torch_mib": _child(options, f"torch:{torch['kind']}:{file}") if torch else None,
         }
     _warm_up(options, sides.values())
-    print(
-        f"{options.weights}, {options.size} pixels, {options.optimizer}; stylize: compiling {compile_s:.1f} s, a process "
-        f"{numbers['stylize_mib']:.0f} MiB, the program itself {size / 2**20:.0f} MiB"
-        + ("; PyTorch: {torch[kind]}, a process {torch_mib:.0f} MiB".format(**numbers) if torch else "")
-    )
-    print(
-        "   n  seconds of a run's step: grid  stylize  torch   grid/stylize         grid/torch     MiB a run  program"
-    )
+    lines = [
+        f"{options.weights}, {options.size} pixels, {options.optimizer}, {options.precision}; seconds and MiB of a run"
+    ]
+    own = numbers["stylize_mib"]
+    lines += [
+        f"stylize: compiling {compile_s:.1f} s, a process {own:.0f} MiB, the program itself {size / 2**20:.0f} MiB"
+    ]
+    if torch:
+        lines += [f"PyTorch: {torch['kind']}, a process {numbers['torch_mib']:.0f} MiB"]
+    lines += [HEAD]
+    print("\n".join(lines), flush=True)
     numbers["rows"] = [_row(options, count, sides, numbers) for count in options.counts]
     numbers["grid_compile_s"] = numbers["rows"][-1]["compile_s"]
     numbers["load"] = [*load, os.getloadavg()[0]]
@@ -139,17 +148,13 @@ def _row(options, count, sides, numbers):
     for name in sides:
         ratios = [a / b for a, b in zip(times["grid"], times[name], strict=True)]
         row |= {f"grid_over_{name}": statistics.median(ratios), f"grid_over_{name}_range": [min(ratios), max(ratios)]}
-    cells = [f"{row['n']:4}", f"{row['grid_s']:31.3f}", f"{row['stylize_s']:8.3f}"]
-    cells += [f"{row['torch_s']:6.3f}" if "torch" in sides else "     -"]
-    for name in ("stylize", "torch"):
-        text = (
-            "{:.2f} ({:.2f} to {:.2f})".format(row[f"grid_over_{name}"], *row[f"grid_over_{name}_range"])
-            if (name in sides)
-            else "-"
-        )
-        cells.append(f"{text:>20}")
-    cells += [f"{row['grid_mib_a_run']:9.0f}", f"{row['program_mib_a_run']:8.0f}"]
-    print(" ".join(cells), f"  compiling {compile_s:.1f} s", flush=True)
+    ratio = lambda name: "{:.2f} ({:.2f} to {:.2f})".format(  # noqa: E731
+        row[f"grid_over_{name}"], *row[f"grid_over_{name}_range"]
+    )
+    seconds = [f"{row[f'{name}_s']:.3f}" if name in times else "-" for name in ("grid", "stylize", "torch")]
+    ratios = [ratio(name) if name in times else "-" for name in ("stylize", "torch")]
+    memory = [f"{row['grid_mib_a_run']:.0f}", f"{row['program_mib_a_run']:.0f}"]
+    print(ROW.format(count, *seconds, *ratios, *memory, f"{compile_s:.1f}"), flush=True)
     return row
 
 
