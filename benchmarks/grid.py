@@ -297,12 +297,12 @@ class _Torch:
         self.rate = parse_rate(self.config)
         self.layers = [parse_layers(flag, getattr(self.config, flag)) for flag in ("content_layers", "style_layers")]
         self.wanted = {name for names, _ in self.layers for name in names}
-        self.mean = torch.from_numpy(arrays["mean"]).to(self.device)[None, :, None, None]
+        self.mean = self._put(arrays["mean"])[None, :, None, None]
         self.params = {}
         for name in CONVOLUTIONS:
             if f"{name}/kernel" in arrays:
                 kernel = self._put(arrays[f"{name}/kernel"].transpose(3, 2, 0, 1))
-                self.params[name] = kernel, torch.from_numpy(arrays[f"{name}/bias"]).to(self.device)
+                self.params[name] = kernel.contiguous(memory_format=self.format), self._put(arrays[f"{name}/bias"])
         self.image = self.picture(arrays["content"])
         with torch.no_grad():
             found, style = self._features(self.image), self._features(self.picture(arrays["style"]))
@@ -324,17 +324,16 @@ class _Torch:
             )
 
     def _put(self, array):
-        tensor = self.torch.from_numpy(np.ascontiguousarray(array)).to(self.device)
-        return tensor.clone(memory_format=self.format)
+        return self.torch.from_numpy(np.array(array, order="C")).to(self.device)
 
     def picture(self, array):
-        """`[H, W, 3]` as a batch of one."""
+        """`[H, W, 3]` as a batch of one, contiguous whatever the network has: PyTorch's L-BFGS asks for that."""
         return self._put(array.transpose(2, 0, 1)[None])
 
     def _features(self, image):
         F, found = self.torch.nn.functional, {}
         with self.torch.autocast(self.device, self.torch.bfloat16, enabled=self.bfloat16):
-            x = image - self.mean
+            x = (image - self.mean).contiguous(memory_format=self.format)
             for name, (kernel, bias) in self.params.items():
                 if name.endswith("_1") and name != "conv1_1":
                     x = F.avg_pool2d(x, 2)
