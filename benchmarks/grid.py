@@ -108,17 +108,12 @@ def _measure(options):
             "torch_mib": _child(options, f"torch:{torch['kind']}:{file}") if torch else None,
         }
     _warm_up(options, sides.values())
-    lines = [
-        f"{options.weights}, {options.size} pixels, {options.optimizer}, {options.precision}; seconds and MiB of a run"
-    ]
-    own = numbers["stylize_mib"]
-    lines += [
-        f"stylize: compiling {compile_s:.1f} s, a process {own:.0f} MiB, the program itself {size / 2**20:.0f} MiB"
-    ]
+    own, program = numbers["stylize_mib"], numbers["stylize_program_mib"]
+    print(f"{options.weights}, {options.size} pixels, {options.optimizer}, {options.precision}; seconds, MiB of a run")
+    print(f"stylize: compiling {compile_s:.1f} s, a process {own:.0f} MiB, the program itself {program:.0f} MiB")
     if torch:
-        lines += [f"PyTorch: {torch['kind']}, a process {numbers['torch_mib']:.0f} MiB"]
-    lines += [HEAD]
-    print("\n".join(lines), flush=True)
+        print(f"PyTorch: {torch['kind']}, a process {numbers['torch_mib']:.0f} MiB")
+    print(HEAD, flush=True)
     numbers["rows"] = [_row(options, count, sides, numbers) for count in options.counts]
     numbers["grid_compile_s"] = numbers["rows"][-1]["compile_s"]
     numbers["load"] = [*load, os.getloadavg()[0]]
@@ -242,19 +237,23 @@ def _grid(options, count):
     return advance, compile_s, program.bytes
 
 
-def _stylize(options):
-    """A function that makes a call of the compiled step, the seconds of compiling it, its bytes; and the run."""
+def _stylize(options, *, once=False):
+    """A function that makes a call of the compiled step, the seconds of compiling it, its bytes; and the run.
+
+    `once`: compiled as often as `stylize` does, without a look at seconds and bytes.
+    """
     import jax
     import jax.numpy as jnp
 
     from jnst import api
 
     inputs, config = _inputs(options)
-    api.footprint(inputs, config)  # the first one in a process traces everything else for the first time, too
-    jax.clear_caches()
-    start = time.perf_counter()
-    size = api.footprint(inputs, config)
-    compile_s = time.perf_counter() - start
+    compile_s = size = 0
+    for _ in range(0 if once else 2):  # the first one in a process traces everything else for the first time, too
+        jax.clear_caches()
+        start = time.perf_counter()
+        size = api.footprint(inputs, config)
+        compile_s = time.perf_counter() - start
     prepared = api.prepare(inputs, config)
     state, extra = prepared.state, () if prepared.chunk == 1 else (jnp.int32(prepared.chunk),)
 
@@ -450,7 +449,7 @@ def _peak(options):
     import jax
 
     jax.config.update("jax_enable_compilation_cache", False)
-    advance = _grid(options, int(more[0]))[0] if side == "grid" else _stylize(options)[0]
+    advance = _grid(options, int(more[0]))[0] if side == "grid" else _stylize(options, once=True)[0]
     for _ in range(3):
         advance()
     if jax.default_backend() == "gpu":

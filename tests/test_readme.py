@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from jnst.config import DistillConfig, StylizeConfig, check
+from jnst.config import DistillConfig, GridConfig, StylizeConfig, check
 from jnst.normalizations import NORMALIZATIONS
 
 ROOT = Path(__file__).parent.parent
@@ -25,7 +25,15 @@ def test_flag_table_holds_the_default_and_the_choices(field):
 
 def test_flag_table_names_no_flag_that_is_gone():
     named = set(re.findall(r"^\| `--(\w+)` \|", README, re.MULTILINE))
-    assert named == {field.name for field in dataclasses.fields(StylizeConfig)} | {"dry_run", "flagfile", "resume"}
+    assert named == {field.name for field in dataclasses.fields(GridConfig)} | {"dry_run", "flagfile", "resume"}
+
+
+@pytest.mark.parametrize("name", sorted(vars(GridConfig)["__annotations__"]))
+def test_flag_table_of_grid_holds_the_default(name):
+    field = next(field for field in dataclasses.fields(GridConfig) if field.name == name)
+    row = [row for row in README.splitlines() if row.startswith(f"| `--{name}` |")][-1]
+    default = f"`{field.default}`" if field.default not in ("", ()) else ""
+    assert row == f"| `--{name}` | {default} | {field.metadata['help']} |"
 
 
 def test_every_normalization_is_explained():

@@ -9,7 +9,7 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from jnst import bundled
+from jnst import bundled, images
 from jnst.cli import flags
 from jnst.cli.command import BAD_INPUT, DIVERGED, DONE, INTERRUPTED, guard, start
 from jnst.cli.interrupt import Interrupt
@@ -75,6 +75,8 @@ def _check_flags(config, axes):
     folder = Path(config.output)
     if bundled.is_file(folder):
         raise InputError(f"--output={folder}: is a file; expected a folder")
+    if folder.suffix.lower() in images.FORMATS and not folder.exists():
+        raise InputError(f"--output={folder}: expected a folder's name, since a grid makes many pictures")
     given = {axis.flag for axis in axes}
     for name in ("content", "style"):
         if name not in given and not getattr(config, name):

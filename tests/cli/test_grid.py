@@ -256,6 +256,7 @@ BAD = {
     "none at once": (["--axis=seed=0,1", "--runs_at_once=0"], "--runs_at_once=0", "whole number"),
     "folder": (["--axis=seed=0,1", "--content=."], "--content=.", "folder"),
     "file": (["--axis=seed=0,1", "--output=base.flags"], "--output=base.flags", "folder"),
+    "picture": (["--axis=seed=0,1", "--output=out.png"], "--output=out.png", "a folder's name"),
     "no output": (["--axis=seed=0,1", "--output="], "--output is missing"),
     "no content": (["--axis=seed=0,1", "--content="], "--content is missing"),
     "too many": (

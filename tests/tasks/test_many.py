@@ -157,7 +157,7 @@ def test_static_flags_make_a_program_of_their_own(run, options):
 
 
 def test_in_single_precision_adam_stays_within_the_stated_tolerance(params, run):
-    """README: for Adam the pictures differ by less than 0.1 of 255 in the root mean square."""
+    """README: over the first eight steps pictures agree to 0.1 of 255 in the root mean square."""
     runs = [run(style_weight=weight, style=style, **ADAM) for weight in (1.0, 1e3) for style in ((0,), (1,))]
     for place, (result, _) in _Batch(runs, params, 4).all().items():
         alone = _alone(runs[place], params)
