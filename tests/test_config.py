@@ -121,3 +121,34 @@ def test_bad_mix_is_refused(text):
 def test_config_images_and_weights_come_without_jax():
     code = "import sys, jnst, jnst.config, jnst.images, jnst.weights; sys.exit('jax' in sys.modules)"
     assert subprocess.run([sys.executable, "-P", "-c", code], timeout=60).returncode == 0
+
+
+@pytest.mark.parametrize(
+    ("text", "texts", "values"),
+    [
+        ("style_weight=1e2, 1e3", ("1e2", "1e3"), (100.0, 1000.0)),
+        ("seed=0,1", ("0", "1"), (0, 1)),
+        ("style=a.jpg,b.jpg", ("a.jpg", "b.jpg"), ("a.jpg", "b.jpg")),
+        ("style=a.jpg,b.jpg;c.jpg", ("a.jpg,b.jpg", "c.jpg"), ("a.jpg,b.jpg", "c.jpg")),
+        ("style=a.jpg,b.jpg;", ("a.jpg,b.jpg",), ("a.jpg,b.jpg",)),
+        (r"style=a\,b.jpg,c.jpg", (r"a\,b.jpg", "c.jpg"), (r"a\,b.jpg", "c.jpg")),
+        (r"content=a\,b.jpg,c.jpg", ("a,b.jpg", "c.jpg"), ("a,b.jpg", "c.jpg")),
+        ("content=a,b.jpg;c.jpg", ("a,b.jpg", "c.jpg"), ("a,b.jpg", "c.jpg")),
+        ("style_mix=0.3,0.7;0.5,0.5", ("0.3,0.7", "0.5,0.5"), ("0.3,0.7", "0.5,0.5")),
+        ("content=a=b.jpg", ("a=b.jpg",), ("a=b.jpg",)),
+    ],
+)
+def test_axes_are_taken_apart(text, texts, values):
+    (axis,) = config.parse_axes((text,))
+    assert (axis.flag, axis.texts, axis.values) == (text.partition("=")[0], texts, values)
+    assert [type(value) for value in axis.values] == [type(value) for value in values]
+
+
+def test_every_flag_that_changes_a_picture_may_be_an_axis():
+    for field in FIELDS:
+        text = f"{field.name}={field.default if field.default != '' else 'x'}"
+        if field.name in config.NO_AXES:
+            with pytest.raises(InputError, match="changes a picture"):
+                config.parse_axes((text,))
+        else:
+            assert config.parse_axes((text.rstrip(","),))[0].flag == field.name

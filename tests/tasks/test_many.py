@@ -1,6 +1,5 @@
 """Runs in a batch against the same runs alone."""
 
-
 import jax
 import jax.numpy as jnp
 import numpy as np
