@@ -131,15 +131,18 @@ def test_same_layer_imports_make_no_circle():
             visit(module)
 
 
-@pytest.mark.parametrize("module", ["jnst", "jnst.config", "jnst.images", "jnst.weights", "jnst.cli.stylize"])
+@pytest.mark.parametrize(
+    "module", ["jnst", "jnst.config", "jnst.images", "jnst.weights", "jnst.cli.stylize", "jnst.cli.grid"]
+)
 def test_loads_without_jax(module):
     code = f"import {module}, sys; sys.exit('jax' in sys.modules or 'optax' in sys.modules)"
     subprocess.run([sys.executable, "-P", "-c", code], check=True, timeout=60)
 
 
+@pytest.mark.parametrize("command", ["stylize", "grid"])
 @pytest.mark.parametrize("argument", ["--help", "--version"])
-def test_the_command_says_what_it_is_without_jax(argument):
-    code = f"import sys; from jnst.cli.stylize import main; main(['x', '{argument}']); sys.exit('jax' in sys.modules)"
+def test_the_command_says_what_it_is_without_jax(command, argument):
+    code = f"import sys; from jnst.cli.{command} import main; main(['x', '{argument}']); sys.exit('jax' in sys.modules)"
     subprocess.run([sys.executable, "-P", "-c", code], check=True, timeout=60, stdout=subprocess.DEVNULL)
 
 

@@ -31,6 +31,7 @@ usage: grid --axis=FLAG=VALUE,VALUE [--axis=...] --output=DIR [flags of stylize]
 
 _SWITCHES = {"dry_run": "Print the plan (runs, programs, memory, time), then stop."}
 _MOST_RUNS = 100_000
+_NAMED = 20  # at most, in one line
 _REFRESH = 60  # seconds between two pages on the way
 
 
@@ -114,8 +115,11 @@ class _Grid:
         plan.settle(self.entries, self.folder)
         cache.use()
         left = [entry for entry in self.entries if not entry.record]
-        self._stand_in(left)
-        self._prepare(left)
+        if left:
+            self._stand_in(left)
+            self._prepare(left)
+        else:
+            self._say_all_done()
         return DONE
 
     def work(self):
@@ -191,8 +195,7 @@ class _Grid:
         fits, seconds, room = [], 0.0, memory.available(devices)
         for number, group in enumerate(groups, 1):
             with api.computing(group.first.config):
-                fitted = sweep.fit(group, devices, config.runs_at_once)
-                each = sweep.probe(fitted)
+                fitted, each = sweep.fit_and_probe(group, devices, config.runs_at_once)
             fits.append(fitted)
             seconds += each * sum(max(entry.config.steps for entry in batch) + 1 for batch in fitted.batches)
             width, height = group.first.inputs.content.size
@@ -231,7 +234,8 @@ class _Grid:
         # In stretches, so that a process meets few programs.
         mine = [missing[place] for place in np.array_split(np.arange(len(missing)), self.here.count)[self.here.index]]
         if not mine:
-            self._say(f"{len(self.entries)} runs, all of them done")
+            if not missing:
+                self._say_all_done()
             return DONE
         fits, devices = self._prepare(mine)
         progress = RunsProgress(len(mine), sum(entry.config.steps for entry in mine))
@@ -285,13 +289,18 @@ class _Grid:
         self._show()
         stars = [entry.name for entry, star in zip(self.entries, gallery.fronts(self.entries), strict=True) if star]
         if stars:
-            say(f"Pareto front of content against style loss: {', '.join(stars)}")
+            more = f" and {len(stars) - _NAMED} more" if len(stars) > _NAMED else ""
+            say(f"Pareto front of content against style loss: {', '.join(stars[:_NAMED])}{more}")
         say(f"{len(self.entries)} runs are finished: {self.folder / 'index.html'}")
         diverged = [entry.name for entry in self.entries if entry.record.get("stopped")]
         if diverged:
-            warn(f"{len(diverged)} of {len(self.entries)} runs diverged: {', '.join(diverged)}")
+            more = f" and {len(diverged) - _NAMED} more" if len(diverged) > _NAMED else ""
+            warn(f"{len(diverged)} of {len(self.entries)} runs diverged: {', '.join(diverged[:_NAMED])}{more}")
             return code or DIVERGED
         return code
+
+    def _say_all_done(self):
+        self._say(f"{len(self.entries)} runs, all of them done")
 
     def _say(self, line):
         if self.here.index == 0:

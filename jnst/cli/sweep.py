@@ -18,7 +18,7 @@ from jnst.images import Picture
 from jnst.tasks.stylize import many
 from jnst.types import Snapshot
 
-__all__ = ["AT_ONCE", "Fit", "Sweep", "fit", "probe"]
+__all__ = ["AT_ONCE", "Fit", "Sweep", "fit", "fit_and_probe"]
 
 AT_ONCE = {"cpu": 8}
 """Most runs in one program on a device, unless told otherwise. A CPU gains nothing by more (benchmarks/results), and
@@ -61,18 +61,56 @@ def fit(group: Group, devices: Sequence[jax.Device], runs_at_once: str, *, limit
     room = memory.available(devices)
     while True:
         tables = many.table_sizes([entry.run for kin in group.kin for entry in kin], lanes=lanes)
-        program = many.compile_batch(**_arguments(group, lanes, tables, mesh))
-        each = lanes // len(devices)
-        if room is None or program.bytes <= room or (runs_at_once != "auto" and each > 1):
-            break  # a number that a user gives is tried: too much is halved when it shows
+        each, need = lanes // len(devices), None
+        try:
+            program = many.compile_batch(**_arguments(group, lanes, tables, mesh))
+            need = program.bytes
+        except (MemoryError, jax.errors.JaxRuntimeError) as error:  # a GPU's compiler tries kernels out
+            if not memory.is_out_of_memory(error):
+                raise
+        # Too much for a device shows by an error, and then fewer go on; too much for a host ends the process.
+        tried = runs_at_once != "auto" and devices[0].platform != "cpu"
+        if need is not None and (room is None or need <= room or (tried and each > 1)):
+            break
         if each == 1:
+            words = (
+                f"needs {_mib(need)} and {_mib(room)} are free" if need and room else "needs more memory than is free"
+            )
             raise InputError(
-                f"--size={first.size}: a run needs {_mib(program.bytes)} and {_mib(room)} are free on each device; "
+                f"--size={first.size}: a run {words} on each device; "
                 "expected a smaller --size, or a smaller --history with lbfgs"
             )
-        fewer = min(each - 1, room * each // program.bytes)
+        fewer = min(each - 1, room * each // need) if need and room else each // 2
         lanes = _lanes(count, max(1, fewer) * len(devices), devices)
+        if runs_at_once != "auto":
+            say(f"--runs_at_once={runs_at_once}: memory holds {lanes}")
     return Fit(group, mesh, tables, program, _batches(group, lanes), time.perf_counter() - start)
+
+
+def fit_and_probe(group: Group, devices: Sequence[jax.Device], runs_at_once: str) -> tuple[Fit, float]:
+    """`fit`, and the seconds of a step; with fewer runs at once where not even the first step fits."""
+    limit = 0
+    while True:
+        fitted = fit(group, devices, runs_at_once, limit=limit)
+        try:
+            return fitted, _probe(fitted)
+        except (MemoryError, jax.errors.JaxRuntimeError) as error:
+            limit = _half(fitted, error)
+        del fitted
+
+
+def _half(fitted, error):
+    """How many runs at once to go on with after an error, if it is one of memory."""
+    if not memory.is_out_of_memory(error):
+        raise error
+    lanes, size = fitted.program.lanes, fitted.mesh.size
+    if lanes == size:
+        raise InputError(
+            f"--size={fitted.group.first.config.size}: not even one run a device fits into memory; "
+            "expected a smaller --size"
+        ) from error
+    say(f"out of memory with {lanes} runs at once: going on with at most {max(size, lanes // 2)}")
+    return max(size, lanes // 2)
 
 
 def _most(config, devices, runs_at_once):
@@ -119,7 +157,7 @@ def _mib(count):
     return f"{count / 2**20:.0f} MiB"
 
 
-def probe(fitted: Fit) -> float:
+def _probe(fitted):
     """Seconds of a step of the group's program, from one or two that are made and forgotten."""
     batch = many.begin(**_arguments(fitted.group, fitted.program.lanes, fitted.tables, fitted.mesh, fitted.batches[0]))
     lanes, extra = batch.lanes, (jax.numpy.int32(1),) if fitted.program.loops else ()
@@ -154,17 +192,8 @@ class Sweep:
             try:
                 return all(self._batch(fitted, batch) for batch in fitted.batches)
             except (MemoryError, jax.errors.JaxRuntimeError) as error:
-                if not memory.is_out_of_memory(error):
-                    raise
-                lanes, size = fitted.program.lanes, fitted.mesh.size
-                if lanes == size:
-                    raise InputError(
-                        f"--size={fitted.group.first.config.size}: not even one run a device fits into memory; "
-                        "expected a smaller --size"
-                    ) from error
+                half = _half(fitted, error)
             # Outside of `except`: the exception holds the arrays that were too much.
-            half = max(size, lanes // 2)
-            say(f"out of memory with {lanes} runs at once: going on with at most {half}")
             left = tuple(tuple(entry for entry in kin if not entry.record) for kin in fitted.group.kin)
             rest = Group(kin=tuple(kin for kin in left if kin))
             del fitted
@@ -197,7 +226,10 @@ class Sweep:
                     self._between(entries[place], record, lambda place=place: kept(place), stop)
             return stop
 
-        self._interrupt.begin()
+        try:
+            self._interrupt.begin()
+        except KeyboardInterrupt:  # seen meanwhile: a run that has not begun loses nothing
+            return False
         return many.drive(fitted.program, batch, keep=keep, callback=callback)
 
     def _kept(self, entry):

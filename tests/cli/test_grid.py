@@ -302,9 +302,31 @@ def test_memory_decides_how_many_run_at_once(here, capsys, monkeypatch):
     assert call(*BASE, "--axis=seed=0,1,2,3,4,5") == 0
     assert "3 runs at once" in capsys.readouterr().out  # two equal batches
     assert needs[3] < needs[6]
+    assert call(*BASE, "--axis=seed=10,11,12,13,14,15", "--runs_at_once=6") == 0
+    out = capsys.readouterr().out
+    assert "--runs_at_once=6: memory holds 3" in out  # a host's: Linux would end the process
+    assert "3 runs at once" in out
     monkeypatch.setattr(memory, "available", lambda devices: 1000)
     assert call(*BASE, "--axis=seed=7,8") == 2
     assert_one_line(capsys.readouterr().err, "--size=16", "free", "smaller --size")
+
+
+@pytest.mark.parametrize("where", ["compile_batch", "begin"])
+def test_out_of_memory_before_the_first_step_halves_too(here, capsys, monkeypatch, where):
+    """As a GPU's compiler does, which tries kernels out, or the first step."""
+    original, calls = getattr(many, where), []
+
+    def exhausted(*them, lanes, **others):
+        calls.append(lanes)
+        if lanes > 2:
+            raise jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: Out of memory while trying to allocate 8 bytes.")
+        return original(*them, lanes=lanes, **others)
+
+    monkeypatch.setattr(many, where, exhausted)
+    assert call(*BASE, "--axis=seed=0,1,2,3,4,5,6,7", "--init=noise") == 0
+    assert list(dict.fromkeys(calls)) == [8, 4, 2]
+    assert "2 runs at once, memory" in capsys.readouterr().out
+    assert len(pictures()) == 8
 
 
 def _exhausted(limit, calls):
