@@ -11,8 +11,9 @@ Three sides make the same steps, in one process and by turns, after a warm-up (w
   first. The faster of contiguous and channels_last memory is taken.
 
 Printed are medians over the rounds; ratios are the median of the rounds' own, with the least and the largest, since
-the machine may change its pace between rounds but less within one. What the host asks after each step is counted in.
-PyTorch keeps no best picture and looks at no loss, which costs it nothing.
+the machine may change its pace between rounds but less within one. Behind them stands the ratio of the seconds that
+the process's threads computed (CPU), which other work on the same cores changes less. What the host asks after each
+step is counted in. PyTorch keeps no best picture and looks at no loss, which costs it nothing.
 
 Memory is the peak of a process of its own for each row (Linux; of a grid divided by N), from start to a few steps, so
 compiling and what Python and the libraries take are in it; beside it what XLA says that the program itself needs. Of
@@ -47,8 +48,10 @@ ENVIRONMENT = {
     "XLA_PYTHON_CLIENT_PREALLOCATE": "false",  # a GPU's memory is for both
 }
 LEAST = 4  # steps of single runs in a round, of each side: fewer are too short to time
-ROW = "{:>4} {:>7} {:>7} {:>7}  {:>20}  {:>20}  {:>8} {:>8} {:>9}"
-HEAD = ROW.format("n", "grid", "stylize", "torch", "grid/stylize", "grid/torch", "MiB", "program", "compiling")
+ROW = "{:>4} {:>7} {:>7} {:>7}  {:>25}  {:>25}  {:>8} {:>8} {:>9}"
+HEAD = ROW.format(
+    "n", "grid", "stylize", "torch", "grid/stylize, CPU", "grid/torch, CPU", "MiB", "program", "compiling"
+)
 
 
 def main(arguments):
@@ -126,25 +129,29 @@ def _row(options, count, sides, numbers):
     _warm_up(options, [advance])
     calls = -(-LEAST // count)
     timed = {"grid": (advance, calls)} | {name: (side, calls * count) for name, side in sides.items()}
-    times = {name: [] for name in timed}
+    times, work = {name: [] for name in timed}, {name: [] for name in timed}
     for turn in range(options.rounds):
         order = [*timed][turn % len(timed) :] + [*timed][: turn % len(timed)]  # nobody is always first
         for name in order:
             side, times_called = timed[name]
-            start = time.perf_counter()
+            start, before = time.perf_counter(), time.process_time()
             for _ in range(times_called):
                 side()
             times[name].append((time.perf_counter() - start) / (calls * count * _chunk()))
+            work[name].append((time.process_time() - before) / (calls * count * _chunk()))
     row = {"n": count, "compile_s": compile_s, "grid_mib": _child(options, f"grid:{count}")}
     row |= {"grid_mib_a_run": row["grid_mib"] / count, "program_mib_a_run": size / 2**20 / count}
     row["stylize_mib"] = numbers["stylize_mib"]
     for name, seconds in times.items():
         row |= {f"{name}_s": statistics.median(seconds), f"{name}_s_range": [min(seconds), max(seconds)]}
+        row[f"{name}_cpu_s"] = statistics.median(work[name])
     for name in sides:
         ratios = [a / b for a, b in zip(times["grid"], times[name], strict=True)]
         row |= {f"grid_over_{name}": statistics.median(ratios), f"grid_over_{name}_range": [min(ratios), max(ratios)]}
-    ratio = lambda name: "{:.2f} ({:.2f} to {:.2f})".format(  # noqa: E731
-        row[f"grid_over_{name}"], *row[f"grid_over_{name}_range"]
+        ratios = [a / b for a, b in zip(work["grid"], work[name], strict=True)]
+        row[f"grid_over_{name}_cpu"] = statistics.median(ratios)
+    ratio = lambda name: "{:.2f} ({:.2f} to {:.2f}) {:.2f}".format(  # noqa: E731
+        row[f"grid_over_{name}"], *row[f"grid_over_{name}_range"], row[f"grid_over_{name}_cpu"]
     )
     seconds = [f"{row[f'{name}_s']:.3f}" if name in times else "-" for name in ("grid", "stylize", "torch")]
     ratios = [ratio(name) if name in times else "-" for name in ("stylize", "torch")]

@@ -44,7 +44,7 @@ LAYERS = {
 }
 # What the commands share.
 SHARED_BY_COMMANDS = {"batch", "cache", "checkpoint", "command", "download", "estimate", "flags", "interrupt", "lines"}
-SHARED_BY_COMMANDS |= {"cluster", "page", "progress", "report", "run", "training"}
+SHARED_BY_COMMANDS |= {"cluster", "gallery", "memory", "page", "plan", "progress", "report", "run", "sweep", "training"}
 
 FILES = sorted(PACKAGE.rglob("*.py"))
 MODULES = [

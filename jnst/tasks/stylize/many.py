@@ -20,7 +20,19 @@ from jnst.tasks.stylize import parts
 from jnst.tasks.stylize.loop import Record, Result, first_bad, is_row, most_steps, next_stop, row
 from jnst.types import Image, Params, Snapshot, Targets, Weights
 
-__all__ = ["Batch", "Kept", "Run", "Shared", "begin", "compile_batch", "drive", "kin_key", "program_key", "table_sizes"]
+__all__ = [
+    "Batch",
+    "Choice",
+    "Kept",
+    "Run",
+    "Shared",
+    "begin",
+    "compile_batch",
+    "drive",
+    "kin_key",
+    "program_key",
+    "table_sizes",
+]
 
 TERMS = ("total", "content", "style", "tv")
 
