@@ -130,12 +130,16 @@ def test_flagfile_of_resolved_flags_means_the_same_from_elsewhere(here, monkeypa
 
 
 def test_words_and_bundled_names_stay_words_whatever_lies_in_the_folder(here):
-    for name in ("content", "noise", "mix", "random", "random:3", "photo"):
+    for name in ("content", "noise", "mix", "random", "random:3", "harbor"):
         (here / name).mkdir()
     for init in ("content", "noise", "mix"):
         assert flags.resolved(parsed(f"--init={init}"))["init"] == init
-    chosen = flags.resolved(parsed("--weights=random:3", "--content=photo", "--style=photo,photo"))
-    assert (chosen["weights"], chosen["content"], chosen["style"]) == ("random:3", "photo", "photo,photo")
+    chosen = flags.resolved(parsed("--weights=random:3", "--content=harbor", "--style=harbor,strokes"))
+    assert (chosen["weights"], chosen["content"], chosen["style"]) == ("random:3", "harbor", "harbor,strokes")
+
+
+def test_a_picture_that_is_gone_keeps_its_place(here):
+    assert flags.resolved(parsed("--content=gone.jpg"))["content"] == str(here / "gone.jpg")
 
 
 def test_words_stay_words_beside_files_of_their_name(here):
