@@ -159,9 +159,9 @@ def read_inputs(
     for flag, names in flags.items():
         backbone.require(flag, names)
     least = vgg.min_size(layers, backbone.padding)
-    _check_size("content", picture, least, layers)
-    for style in found:
-        _check_size("style", style, least, layers)
+    _check_size("content", content, picture, least, layers)
+    for source, style in zip(split_list(config.style) if styles is None else styles, found, strict=True):
+        _check_size("style", source, style, least, layers)
     return Inputs(content=picture, styles=tuple(found), init=start, backbone=backbone)
 
 
@@ -304,11 +304,12 @@ def _unit_array(flag, array):
     raise InputError(f"{flag}: an array of {array.dtype}: expected uint8, or floats in [0, 1]")
 
 
-def _check_size(flag, picture, least, layers):
+def _check_size(flag, source, picture, least, layers):
     width, height = picture.size
     if min(picture.size) < least:
+        of = f"={source}" if isinstance(source, (str, Path)) else ""  # an array has no name
         deepest = max(layers, key=lambda layer: layer[4:])
         raise InputError(
-            f"--{flag}: {width}x{height} pixels are too few: {deepest} needs at least {least} on each side "
+            f"--{flag}{of}: {width}x{height} pixels are too few: {deepest} needs at least {least} on each side "
             f"(a larger --size, or layers less deep)"
         )

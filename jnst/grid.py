@@ -89,7 +89,13 @@ def begin(
         terms: Names of the objective's terms.
         mesh: From `make_mesh`.
     """
+    spread = NamedSharding(mesh, _SPREAD)
+    arguments = jax.device_put((keys, canvases, choices, rates), spread)
+    return _begin(*arguments, config=config, terms=tuple(terms), spread=spread)
 
+
+@functools.partial(jax.jit, static_argnames=("config", "terms", "spread"))
+def _begin(keys, canvases, choices, rates, *, config, terms, spread):
     def one(key, canvas, choice, rates):
         # Buffers of their own: lanes are donated, what was given here is not.
         key, choice, rates = jax.tree.map(jnp.copy, (key, choice, rates))
@@ -97,9 +103,7 @@ def begin(
         state = optimize.init(canvas, rates, config)
         return Lane(key, choice, rates, state, zeros, zeros, jnp.int32(-1), zeros)
 
-    spread = NamedSharding(mesh, _SPREAD)
-    arguments = jax.device_put((keys, canvases, choices, rates), spread)
-    return jax.jit(jax.vmap(one), out_shardings=spread)(*arguments)
+    return jax.lax.with_sharding_constraint(jax.vmap(one)(keys, canvases, choices, rates), spread)
 
 
 def compile_steps(

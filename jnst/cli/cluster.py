@@ -85,6 +85,8 @@ def join(coordinator_address: str = "", num_processes: int = -1, process_id: int
 
 
 def _check_flags(address, count, index):
+    if count == -1:
+        raise InputError("--num_processes is missing: expected how many processes there are")
     if count < 1:
         raise InputError(f"--num_processes={count}: expected how many processes there are, at least 1")
     if not (0 <= index < count or (index == -1 and count == 1)):
@@ -246,23 +248,26 @@ class Watch:
         if len(counts) > 1:
             raise InputError(f"--num_processes={self._cluster.count}: expected the same in all processes, not {counts}")
 
-    def agree(self, mask: np.ndarray) -> np.ndarray:
+    def agree(self, mask: np.ndarray, runs: str = "") -> np.ndarray:
         """The `mask` of process 0, in all processes; each waits for all others to come here.
 
         Args:
             mask: `[runs]` of bool.
+            runs: A hash of what the runs are.
 
         Raises:
-            InputError: another process has another number of runs.
+            InputError: process 0 has other runs.
             SystemExit: with `LOST`, after a loss.
         """
         mask = np.asarray(mask, bool)
-        told = self._meet(mask=[mask.size, np.packbits(mask).tobytes().hex()])
+        told = self._meet(mask=[mask.size, np.packbits(mask).tobytes().hex(), runs])
         if self._cluster.index == 0:
             return mask
-        size, bits = told[0]["mask"]
+        size, bits, theirs = told[0]["mask"]
         if size != mask.size:
             raise InputError(f"process 0 has {size} runs, this one {mask.size}; expected the same flags in all")
+        if theirs != runs:
+            raise InputError("process 0 has other flags or files than this one; expected the same in all")
         return np.unpackbits(np.frombuffer(bytes.fromhex(bits), np.uint8), count=size).astype(bool)
 
     def wait(self) -> None:

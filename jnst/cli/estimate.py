@@ -54,5 +54,6 @@ def _least(inputs, config):
 def words(seconds: float) -> str:
     """A length of time as one says it."""
     if seconds < 90:
-        return f"{seconds:.0f} seconds"
+        whole = max(1, round(seconds))
+        return f"{whole} second{'s' if whole > 1 else ''}"
     return f"{seconds / 60:.0f} minutes" if seconds < 5400 else f"{seconds / 3600:.1f} hours"

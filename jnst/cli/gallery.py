@@ -171,6 +171,8 @@ def fronts(entries: Sequence[Entry]) -> list[bool]:
     sets, found = measures(entries), [False] * len(entries)
     for number in set(sets):
         places = [place for place, one in enumerate(sets) if one == number]
+        if len(places) == 1:
+            continue  # it has nobody to beat
         for place, star in zip(places, page.front([losses(entries[place]) for place in places]), strict=True):
             found[place] = star
     return found

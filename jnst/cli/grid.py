@@ -62,11 +62,15 @@ def _main(argv):
         check_grid(config)
         axes = parse_axes(config.axis)
         _check_flags(config, axes)
+        from jnst.cli.cluster import LOST
+
         grid = _Grid(config, axes, interrupt, _command(argv))
         try:
             return grid.plan() if values.dry_run else grid.work()
-        except SystemExit as end:  # another process is lost: its line is out
-            return int(end.code)
+        except SystemExit as end:
+            if end.code != LOST:
+                raise
+            return LOST  # of another process: its line is out
 
 
 def _check_flags(config, axes):
@@ -106,7 +110,7 @@ class _Grid:
         for entry in self.entries:
             self._check(entry)
         self.gallery.check()
-        plan.identify(self.entries)
+        self.runs = plan.identify(self.entries)
 
     def plan(self):
         """Says what it would take, for one process. Returns the exit code."""
@@ -116,8 +120,7 @@ class _Grid:
         cache.use()
         left = [entry for entry in self.entries if not entry.record]
         if left:
-            self._stand_in(left)
-            self._prepare(left)
+            self._prepare(left, dry=True)
         else:
             self._say_all_done()
         return DONE
@@ -159,49 +162,64 @@ class _Grid:
                 if name in flags.PATHS and not flags.fits_a_line(value):
                     raise InputError(f"--{name}={value!r}: expected a name in UTF-8 without line breaks")
         except InputError as error:
-            lists = [axis for axis in self.axes if f"--{axis.flag}=" in str(error)]
-            hint = "; values that hold commas are separated by ';'" if lists and "," in str(error) else ""
+            lists = ("style_mix", "style_layers", "content_layers")
+            named = any(axis.flag in lists and str(error).startswith(f"--{axis.flag}=") for axis in self.axes)
+            hint = "; values that hold commas are separated by ';'" if named else ""
             raise InputError(f"{error}{hint}") from error
 
-    def _stand_in(self, entries):
-        """For a plan, weights that are not here yet need not be: random ones of the same widths cost the same."""
+    def _read(self, entry, memo, dry):
+        """What a run reads. A plan does without weights that are not here: others of their widths cost as much."""
+        from jnst import api
         from jnst.cli import download
         from jnst.weights import fetch
 
-        absent = {entry.config.weights for entry in entries} & fetch.DOWNLOADS.keys()
-        absent = [name for name in sorted(absent) if not fetch.here(name)]
-        for name in absent:
+        config, name = entry.config, entry.config.weights
+        if not dry or name not in fetch.DOWNLOADS or fetch.here(name):
+            return api.read_inputs(config, progress=download.Bar, memo=memo)
+        if ("absent", name) not in memo:
+            memo["absent", name] = {}
             self._say(f"{name} is not here: a run would first {download.describe(fetch.DOWNLOADS[name])}")
-        for entry in entries:
-            if entry.config.weights in absent:
-                entry.config = dataclasses.replace(entry.config, weights="random")
+        inputs = api.read_inputs(dataclasses.replace(config, weights="random"), memo=memo)
+        # One stand-in for each: it is by its backbone that runs are told to share a program.
+        fake = memo["absent", name].setdefault(
+            id(inputs.backbone), dataclasses.replace(inputs.backbone, name=name, standardize=False)
+        )
+        return dataclasses.replace(inputs, backbone=fake)
 
-    def _prepare(self, mine):
+    def _prepare(self, mine, *, dry=False):
         """Reads what these runs need, compiles their programs, and says the plan."""
         from jnst import api
-        from jnst.cli import download, estimate, memory, plan, sweep
+        from jnst.cli import estimate, memory, plan, sweep
 
-        config, memo = self.config, {}
-        for entry in mine:
-            entry.inputs = api.read_inputs(entry.config, progress=download.Bar, memo=memo)
-            entry.run = api.run_of(entry.inputs, entry.config)
+        config, memo, notes = self.config, {}, {}
         devices = api.devices_of(config.device)
+        for entry in mine:
+            entry.inputs = self._read(entry, memo, dry)
+            with api.computing(entry.config):
+                entry.run = api.run_of(entry.inputs, entry.config)
+            pictures = (entry.inputs.content, *entry.inputs.styles, entry.inputs.init)
+            notes |= dict.fromkeys(picture.note for picture in pictures if picture and picture.note)
+        for note in notes:
+            self._say(note)
         self.device = f"{devices[0].platform} ({devices[0].device_kind})"
         groups = plan.group(mine)
         done = sum(bool(entry.record) for entry in self.entries)
         share = f", {len(mine)} of them by this process" if self.here.count > 1 else ""
         self._say(f"devices: {len(devices)} x {self.device}")
-        self._say(f"runs: {len(self.entries)}, {done} done, {len(self.entries) - done} to do{share}")
+        kept = sum(entry.kept is not None for entry in mine)
+        on = f", {kept} of them from checkpoints" if kept else ""
+        self._say(f"runs: {len(self.entries)}, {done} done, {len(self.entries) - done} to do{on}{share}")
         fits, seconds, room = [], 0.0, memory.available(devices)
         for number, group in enumerate(groups, 1):
             with api.computing(group.first.config):
-                fitted, each = sweep.fit_and_probe(group, devices, config.runs_at_once)
+                fitted, each, first = sweep.fit_and_probe(group, devices, config.runs_at_once)
             fits.append(fitted)
-            seconds += each * sum(max(entry.config.steps for entry in batch) + 1 for batch in fitted.batches)
+            seconds += first + each * sum(max(map(_steps_left, batch)) for batch in fitted.batches)
             width, height = group.first.inputs.content.size
-            what = ", ".join([f"{width}x{height}", *self._settings(group)])
+            what = ", ".join([f"{width}x{height}", *(self._settings(group) if len(groups) > 1 else ())])
+            runs = sum(map(len, group.kin))
             self._say(
-                f"group {number} of {len(groups)}: {sum(map(len, group.kin))} runs ({what}), one program for "
+                f"group {number} of {len(groups)}: {runs} {_plural('run', runs)} ({what}), one program for "
                 f"{fitted.program.lanes} at once, {fitted.program.bytes / 2**20:.0f} MiB on a device"
             )
         if fits:
@@ -209,8 +227,9 @@ class _Grid:
             most = max(fitted.program.bytes for fitted in fits) / 2**20
             free = f" of {room / 2**20:.0f} MiB free" if room else ""
             self._say(
-                f"plan: {len(mine)} runs, {len(groups)} {_plural('group', groups)}, {len(fits)} "
-                f"{_plural('program', fits)}, {' or '.join(map(str, counts))} runs at once, "
+                f"plan: {len(mine)} {_plural('run', len(mine))}, {len(groups)} {_plural('group', len(groups))}, "
+                f"{len(fits)} {_plural('program', len(fits))}, {' or '.join(map(str, counts))} "
+                f"{_plural('run', counts[-1])} at once, "
                 f"memory {most:.0f} MiB on a device{free}, about {estimate.words(seconds)}"
             )
         return fits, devices
@@ -229,7 +248,7 @@ class _Grid:
         from jnst.cli import sweep
         from jnst.cli.progress import RunsProgress
 
-        done = watch.agree(np.array([bool(entry.record) for entry in self.entries]))
+        done = watch.agree(np.array([bool(entry.record) for entry in self.entries]), self.runs)
         missing = [entry for entry, is_done in zip(self.entries, done, strict=True) if not is_done]
         # In stretches, so that a process meets few programs.
         mine = [missing[place] for place in np.array_split(np.arange(len(missing)), self.here.count)[self.here.index]]
@@ -248,7 +267,7 @@ class _Grid:
                 diverged = f", {entry.record['stopped']}" if entry.record["stopped"] else ""
                 say(f"{entry.name}: {what}{diverged}")
             if self.here.index == 0 and time.monotonic() - self._shown > _REFRESH:
-                self._show()
+                worker.attempt(self._show)
 
         worker = sweep.Sweep(self.interrupt, self.device, progress, ended)
         try:
@@ -265,8 +284,11 @@ class _Grid:
             with contextlib.suppress(InputError):
                 self._show()
             if not watch.lost:
+                none = sum(entry.kept is None for entry in left)
+                anew = f", {none} will start anew" if none else ""
                 warn(
-                    f"interrupted: {len(mine) - len(left)} of {len(mine)} runs are finished; go on with: {self.command}"
+                    f"interrupted: {len(mine) - len(left)} of {len(mine)} runs are finished{anew}; "
+                    f"go on with: {self.command}"
                 )
             return INTERRUPTED
         return BAD_INPUT if worker.failed else DONE
@@ -275,11 +297,11 @@ class _Grid:
         """The page as things stand; only one process writes it."""
         from jnst.cli import plan
 
+        self._shown = time.monotonic()
         if self.here.count > 1:
             plan.look(self.entries)
         if self.here.index == 0:
             self.gallery.write(self.entries)
-        self._shown = time.monotonic()
 
     def _finish(self, code):
         from jnst.cli import gallery
@@ -287,15 +309,15 @@ class _Grid:
         if self.here.index != 0:
             return code
         self._show()
-        stars = [entry.name for entry, star in zip(self.entries, gallery.fronts(self.entries), strict=True) if star]
-        if stars:
-            more = f" and {len(stars) - _NAMED} more" if len(stars) > _NAMED else ""
-            say(f"Pareto front of content against style loss: {', '.join(stars[:_NAMED])}{more}")
+        stars, sets = gallery.fronts(self.entries), gallery.measures(self.entries)
+        for number in sorted({one for one, star in zip(sets, stars, strict=True) if star}):
+            places = [place for place, one in enumerate(sets) if one == number]
+            names = [self.entries[place].name for place in places if stars[place]]
+            say(f"Pareto front of content against style loss, of {len(places)} runs: {_some(names)}")
         say(f"{len(self.entries)} runs are finished: {self.folder / 'index.html'}")
         diverged = [entry.name for entry in self.entries if entry.record.get("stopped")]
         if diverged:
-            more = f" and {len(diverged) - _NAMED} more" if len(diverged) > _NAMED else ""
-            warn(f"{len(diverged)} of {len(self.entries)} runs diverged: {', '.join(diverged[:_NAMED])}{more}")
+            warn(f"{len(diverged)} of {len(self.entries)} runs diverged: {_some(diverged)}")
             return code or DIVERGED
         return code
 
@@ -307,8 +329,18 @@ class _Grid:
             say(line)
 
 
-def _plural(word, things):
-    return word if len(things) == 1 else word + "s"
+def _some(names):
+    more = f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
+    return ", ".join(names[:_NAMED]) + more
+
+
+def _plural(word, count):
+    return word if count == 1 else word + "s"
+
+
+def _steps_left(entry):
+    """With the first evaluation, which comes before any step."""
+    return entry.config.steps + 1 if entry.kept is None else entry.config.steps - entry.kept
 
 
 if __name__ == "__main__":

@@ -26,9 +26,9 @@ def available(devices: list[jax.Device]) -> int | None:
 
     Of a CPU it is a share of what the host can still give: Linux kills a process that takes more.
     """
-    stats = devices[0].memory_stats()
-    if stats and "bytes_limit" in stats:
-        return int(stats["bytes_limit"]) - int(stats.get("bytes_in_use", 0))
+    stats = [device.memory_stats() or {} for device in devices]
+    if all("bytes_limit" in each for each in stats):
+        return min(int(each["bytes_limit"]) - int(each.get("bytes_in_use", 0)) for each in stats)
     if devices[0].platform != "cpu":
         return None
     limits = [limit for limit in (_free(), _cgroup()) if limit is not None]

@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import hashlib
 import json
 import re
 from collections import Counter
@@ -11,6 +12,7 @@ from pathlib import Path
 from jnst import api, bundled
 from jnst.cli import checkpoint, flags, report
 from jnst.config import Axis, GridConfig, StylizeConfig
+from jnst.errors import InputError
 from jnst.files import part_prefix, sha256_of
 from jnst.grid import product
 from jnst.tasks.stylize import many
@@ -36,8 +38,8 @@ class Entry:
     hashes: dict[str, str] = dataclasses.field(default_factory=dict)
     record: dict[str, object] = dataclasses.field(default_factory=dict)
     """What `NAME.json` holds; empty until the run is done."""
-    kept: bool = False
-    """Whether there is a checkpoint to go on from."""
+    kept: int | None = None
+    """The step of the checkpoint to go on from, where there is one."""
     run: many.Run | None = None
     inputs: api.Inputs | None = None
 
@@ -73,11 +75,13 @@ def labels(axis: Axis) -> tuple[str, ...]:
     if axis.flag not in flags.PATHS:
         return tuple(text or "none" for text in axis.texts)
     shorter = (lambda part: Path(part).stem, lambda part: Path(part).name, str)
-    for short in shorter:
-        found = tuple("+".join(map(short, flags.paths_in(axis.flag, text))) for text in axis.texts)
-        if max(Counter(found).values()) == 1:
-            return found
-    return axis.texts
+    tables = [["+".join(map(short, flags.paths_in(axis.flag, text))) for text in axis.texts] for short in shorter]
+    counts = [Counter(table) for table in tables]
+    choices = zip(*tables, strict=True)  # of each value, from the shortest on
+    return tuple(
+        next((label for label, count in zip(labels, counts, strict=True) if count[label] == 1), labels[-1])
+        for labels in choices
+    )
 
 
 def entries(config: GridConfig, axes: Sequence[Axis]) -> list[Entry]:
@@ -109,11 +113,24 @@ def _file_name(text):
     return clean.encode()[:_LONGEST_NAME].decode(errors="ignore")
 
 
-def identify(found: Sequence[Entry]) -> None:
-    """Fills in the hashes of what the runs read."""
-    digest = functools.cache(sha256_of)
+def identify(found: Sequence[Entry]) -> str:
+    """Fills in the hashes of what the runs read. Returns one of all runs: equal where two processes mean the same.
+
+    Raises:
+        InputError: two runs are one, though their flags are written differently.
+    """
+    digest, seen = functools.cache(sha256_of), {}
     for entry in found:
         entry.hashes = report.hashes(entry.config, digest=digest)
+        twin = seen.setdefault(_essence(flags.resolved(entry.config)), entry)
+        if twin is not entry:
+            raise InputError(
+                f"--axis: {', '.join(entry.texts)} and {', '.join(twin.texts)} are the same run; "
+                "expected different values"
+            )
+    # Paths may differ between hosts; what lies there may not.
+    flat = [[{**vars(entry.config), **dict.fromkeys(flags.PATHS)}, entry.hashes] for entry in found]
+    return hashlib.sha256(json.dumps(flat, sort_keys=True).encode()).hexdigest()
 
 
 def settle(found: Sequence[Entry], folder: Path) -> None:
@@ -125,7 +142,8 @@ def settle(found: Sequence[Entry], folder: Path) -> None:
     for path in sorted(folder.glob("*.json")):
         record = report.read_record(str(path))
         picture = path.with_suffix(".png")
-        if record.get("best_terms") and (bundled.is_file(picture) or record["best_step"] < 0):
+        if _terms_of(record) and (bundled.is_file(picture) or record["best_step"] < 0):
+            record["best_terms"] = _terms_of(record)
             done.setdefault(_essence(record["flags"]), []).append((picture, record["inputs"], record))
     for path in sorted(folder.glob("*.ckpt")):
         facts = checkpoint.read_facts(path)
@@ -142,11 +160,11 @@ def settle(found: Sequence[Entry], folder: Path) -> None:
             if table is done:
                 entry.record = match[2]
             else:
-                entry.kept = True
+                entry.kept = int(match[2]["step"])
             taken.add(match[0].name)
             break
     for entry in found:
-        if not entry.record and not entry.kept:
+        if not entry.record and entry.kept is None:
             free = _free_name(entry, folder, taken)
             taken.add(free.name)
             entry.config = dataclasses.replace(entry.config, output=str(free))
@@ -172,11 +190,23 @@ def look(found: Sequence[Entry]) -> None:
     for entry in found:
         if not entry.record:
             record = report.read_record(entry.config.output)
-            entry.record = record if "best_terms" in record else {}
+            if _terms_of(record) and _is_of(entry, record["flags"], record["inputs"]):
+                entry.record = record
 
 
 def _essence(chosen):
     return json.dumps({name: value for name, value in chosen.items() if name not in _IGNORED}, sort_keys=True)
+
+
+def _is_of(entry, chosen, inputs):
+    """Whether flags and hashes are of this very run."""
+    return _essence(chosen) == _essence(flags.resolved(entry.config)) and _agree(entry.hashes, inputs)
+
+
+def _terms_of(record):
+    """Of a run's picture; `stylize` leaves them where its trace has a row of the best step."""
+    rows = [row for row in record.get("trace", []) if row["step"] == record["best_step"]]
+    return record.get("best_terms") or (rows and {name: rows[0][name] for name in rows[0] if name != "step"}) or None
 
 
 def _agree(now, before):
@@ -194,9 +224,14 @@ def _free_name(entry, folder, taken):
 
 
 def _is_leftover(picture, entry):
-    """Whether files of this name are of this very run, killed between its picture and its record."""
-    if bundled.is_file(report.record_path(str(picture))) or bundled.is_file(checkpoint.path_of(str(picture))):
-        return False
+    """Whether files of this name are of this very run, killed before its record was written, or with a part taken."""
+    if bundled.is_file(checkpoint.path_of(str(picture))):
+        facts = checkpoint.read_facts(checkpoint.path_of(str(picture)))
+        if not facts or not _is_of(entry, facts["flags"], facts["inputs"]):
+            return False
+    if bundled.is_file(report.record_path(str(picture))):
+        record = report.read_record(str(picture))
+        return bool(record) and _is_of(entry, record["flags"], record["inputs"])
     try:
         lines = report.flags_path(str(picture)).read_text("utf-8").splitlines()
     except (OSError, ValueError):
@@ -214,4 +249,6 @@ def group(found: Sequence[Entry]) -> list[Group]:
         program = many.program_key(entry.config, shape=entry.run.content.shape, padding=backbone.padding)
         kin = groups.setdefault((program, id(backbone)), {})
         kin.setdefault(many.kin_key(entry.run, standardize=backbone.standardize), []).append(entry)
-    return [Group(kin=tuple(map(tuple, kin.values()))) for kin in groups.values()]
+    # By steps: in a batch, the shorter runs wait for the longest.
+    steps = lambda entry: entry.config.steps  # noqa: E731
+    return [Group(kin=tuple(tuple(sorted(one, key=steps)) for one in kin.values())) for kin in groups.values()]

@@ -57,7 +57,7 @@ class RunsProgress:
     def __init__(self, runs: int, steps: int):
         self._bar = tqdm.tqdm(total=steps, bar_format=_BAR, **bar_shape()) if on_terminal() else None
         self._runs, self._ended = runs, 0
-        self._at, self._told = {}, 0
+        self._at, self._told, self._reached = {}, 0, {}
 
     @property
     def has_bar(self) -> bool:
@@ -66,7 +66,7 @@ class RunsProgress:
 
     def begin(self, runs: Sequence[int], steps: Sequence[int], goals: Sequence[int]) -> None:
         """A batch of runs, by number, begins where it stands, -1 being before the first evaluation."""
-        self._at = {run: [0, goal] for run, goal in zip(runs, goals, strict=True)}
+        self._at = {run: goal for run, goal in zip(runs, goals, strict=True)}
         self._told = 0
         for run, step in zip(runs, steps, strict=True):
             self._move(run, step)
@@ -87,16 +87,17 @@ class RunsProgress:
     def end(self, run: int) -> None:
         """A run has ended, perhaps before its last step."""
         self._ended += 1
-        self._move(run, self._at[run][1])
+        self._move(run, self._at[run])
         if self._bar is not None:
             self._bar.set_postfix_str(f"{self._ended} of {self._runs} runs", refresh=False)
 
     def _move(self, run, step):
-        before, goal = self._at[run]
-        step = min(max(0, step), goal)
-        self._at[run][0] = step
+        goal = self._at[run]
+        # A run that begins anew makes steps that were counted before.
+        before = self._reached.get(run, 0)
+        self._reached[run] = max(before, min(max(0, step), goal))
         if self._bar is not None:
-            self._bar.update(step - before)
+            self._bar.update(self._reached[run] - before)
 
     def close(self) -> None:
         """Leaves the bar as it stands."""

@@ -12,7 +12,7 @@ from jnst.cli import checkpoint, flags
 from jnst.config import INITS, StylizeConfig, split_list
 from jnst.files import part_prefix, sha256_of, write_atomically
 from jnst.version import __version__
-from jnst.weights import is_word
+from jnst.weights import find, is_word
 
 if TYPE_CHECKING:  # it loads jax: what is wrong with flags is said without
     from jnst.tasks.stylize import Result
@@ -62,15 +62,16 @@ def flags_path(output: str) -> Path:
 
 
 def hashes(config: StylizeConfig, *, digest: Callable[[Path], str] = sha256_of) -> dict[str, str]:
-    """SHA-256 of the files that a run reads, by flag; weights that are no file of the user's are left to the backbone.
+    """SHA-256 of the files that a run reads, by flag; the backbone itself knows of weights that are a word.
 
     Args:
         config: The run.
         digest: Of a file; one that remembers serves many runs.
     """
     found = {}
-    if not is_word(config.weights) and bundled.is_file(config.weights):
-        found["weights"] = digest(Path(config.weights))
+    path = None if is_word(config.weights) else find(config.weights)
+    if path is not None:
+        found["weights"] = digest(path)
     init = [] if config.init in INITS else [config.init]
     for flag, names in (("content", [config.content]), ("style", split_list(config.style)), ("init", init)):
         paths = [bundled.find(name, "examples", ("", ".jpg", ".png")) for name in names]

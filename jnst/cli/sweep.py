@@ -37,6 +37,8 @@ class Fit(NamedTuple):
     program: grid.Program
     batches: tuple[tuple[Entry, ...], ...]
     compile_seconds: float
+    targets: dict[object, object]
+    """What `many.begin` has computed for the network at hand, by its kin: batches share it."""
 
 
 def fit(group: Group, devices: Sequence[jax.Device], runs_at_once: str, *, limit: int = 0) -> Fit:
@@ -82,18 +84,18 @@ def fit(group: Group, devices: Sequence[jax.Device], runs_at_once: str, *, limit
             )
         fewer = min(each - 1, room * each // need) if need and room else each // 2
         lanes = _lanes(count, max(1, fewer) * len(devices), devices)
-        if runs_at_once != "auto":
-            say(f"--runs_at_once={runs_at_once}: memory holds {lanes}")
-    return Fit(group, mesh, tables, program, _batches(group, lanes), time.perf_counter() - start)
+    if runs_at_once != "auto" and lanes < min(count, most) and not limit:
+        say(f"--runs_at_once={runs_at_once}: memory holds {lanes}")
+    return Fit(group, mesh, tables, program, _batches(group, lanes), time.perf_counter() - start, {})
 
 
-def fit_and_probe(group: Group, devices: Sequence[jax.Device], runs_at_once: str) -> tuple[Fit, float]:
-    """`fit`, and the seconds of a step; with fewer runs at once where not even the first step fits."""
+def fit_and_probe(group: Group, devices: Sequence[jax.Device], runs_at_once: str) -> tuple[Fit, float, float]:
+    """`fit`, and the seconds of a step and of all targets; with fewer runs where the first step does not fit."""
     limit = 0
     while True:
         fitted = fit(group, devices, runs_at_once, limit=limit)
         try:
-            return fitted, _probe(fitted)
+            return fitted, *_probe(fitted)
         except (MemoryError, jax.errors.JaxRuntimeError) as error:
             limit = _half(fitted, error)
         del fitted
@@ -125,11 +127,11 @@ def _most(config, devices, runs_at_once):
 def _lanes(count, most, devices):
     """As few as make equally large batches: padding is work for nothing."""
     unit = len(devices)
-    batches = -(-count // max(unit, most - most % unit))
+    most = max(1, most // unit)  # on a device
+    batches = -(-count // (most * unit))
     each = -(-count // (batches * unit))
-    if devices[0].platform == "tpu" and each > _TILE:
-        each = -(-each // _TILE) * _TILE
-    return each * unit
+    tiled = -(-each // _TILE) * _TILE
+    return unit * (tiled if devices[0].platform == "tpu" and _TILE < each and tiled <= most else each)
 
 
 def _batches(group, lanes):
@@ -158,8 +160,11 @@ def _mib(count):
 
 
 def _probe(fitted):
-    """Seconds of a step of the group's program, from one or two that are made and forgotten."""
-    batch = many.begin(**_arguments(fitted.group, fitted.program.lanes, fitted.tables, fitted.mesh, fitted.batches[0]))
+    """Seconds of a step of the group's program, from one or two that are made and forgotten; and of all targets."""
+    start, first = time.perf_counter(), fitted.batches[0]
+    batch = _begin(fitted, first)
+    everything = [entry for kin in fitted.group.kin for entry in kin]
+    targets = (time.perf_counter() - start) * _styles(everything) / _styles(first)
     lanes, extra = batch.lanes, (jax.numpy.int32(1),) if fitted.program.loops else ()
     for _ in range(2):
         jax.block_until_ready((lanes, batch.shared))
@@ -168,7 +173,21 @@ def _probe(fitted):
         seconds = time.perf_counter() - start
         if seconds > 1:  # of a short one, much is the memory's first touch
             break
-    return seconds
+    return seconds, targets
+
+
+def _styles(entries):
+    """How many style targets there are to compute."""
+    return many.table_sizes([entry.run for entry in entries], lanes=len(entries))[1]
+
+
+def _begin(fitted, entries, kept=None):
+    arguments = _arguments(fitted.group, fitted.program.lanes, fitted.tables, fitted.mesh, entries)
+    kin = many.kin_key(entries[0].run, standardize=arguments["standardize"])
+    if fitted.targets.get("kin", kin) != kin:
+        fitted.targets.clear()  # another network's
+    fitted.targets["kin"] = kin
+    return many.begin(**arguments, kept=kept, memo=fitted.targets)
 
 
 class Sweep:
@@ -203,14 +222,13 @@ class Sweep:
         if self._interrupt.seen:
             return False
         kept = {place: found for place, entry in enumerate(entries) if (found := self._kept(entry))}
-        arguments = _arguments(fitted.group, fitted.program.lanes, fitted.tables, fitted.mesh, entries)
         try:
-            batch = many.begin(**arguments, kept=kept)
+            batch = _begin(fitted, entries, kept)
         except ValueError as error:
             if not kept:
                 raise
             warn(f"checkpoints of {len(kept)} runs do not fit: they start anew ({error})")
-            batch, kept = many.begin(**arguments), {}
+            batch = _begin(fitted, entries)
         steps = jax.device_get(batch.lanes.state.step)[: len(entries)]
         goals = [entry.config.steps for entry in entries]
         self._progress.begin([entry.index for entry in entries], [int(step) for step in steps], goals)
@@ -233,7 +251,7 @@ class Sweep:
         return many.drive(fitted.program, batch, keep=keep, callback=callback)
 
     def _kept(self, entry):
-        if not entry.kept:
+        if entry.kept is None:
             return None
         try:
             found = checkpoint.read(entry.config.output)
@@ -250,11 +268,11 @@ class Sweep:
         if config.save_every and record.step and record.step % config.save_every == 0:
             picture = Picture(record.image(), entry.inputs.content.alpha)
             place = report.intermediate(config.output, record.step)
-            self._try(lambda: images.save(place, picture, self._text(entry), bit_depth=config.bit_depth))
+            self.attempt(lambda: images.save(place, picture, self._text(entry), bit_depth=config.bit_depth))
         every = config.checkpoint_every
         due = every and record.step and record.step % every == 0
         if every and record.step < config.steps and (stop or due):
-            self._try(lambda: self._keep(entry, record.step, kept()))
+            self.attempt(lambda: self._keep(entry, record.step, kept()))
 
     def _keep(self, entry, step, kept: many.Kept):
         facts = {
@@ -264,10 +282,10 @@ class Sweep:
             "best_terms": kept.best_terms,
         }
         checkpoint.write(entry.config.output, Snapshot(kept.snapshot.leaves, kept.snapshot.trace), facts)
-        entry.kept = True
+        entry.kept = step
 
-    def _try(self, write):
-        """A file on the way that cannot be written is no reason to lose the runs."""
+    def attempt(self, write: Callable[[], object]) -> None:
+        """Writes what can be written again: a file on the way is no reason to lose the runs."""
         try:
             write()
         except InputError as error:

@@ -92,7 +92,8 @@ def _texts(rest, keep):
     """The values' texts; `keep` a backslash before a comma, where the value is itself a list that knows it."""
     if ";" in rest:
         parts = [part.strip() for part in rest.split(";")]
-        return tuple(parts[:-1] if not parts[-1] else parts)  # `a,b;` is one value
+        parts = parts[:-1] if not parts[-1] else parts  # `a,b;` is one value
+        return tuple(part if keep else part.replace(r"\,", ",") for part in parts)
     parts = [part.strip() for part in re.split(r"(?<!\\),", rest)]
     return tuple(part if keep else part.replace(r"\,", ",") for part in parts)
 

@@ -8,6 +8,6 @@ from jnst.weights.backbone import Backbone
 from jnst.weights.canonical import save_safetensors
 from jnst.weights.fetch import Progress
 from jnst.weights.filters import random_backbone
-from jnst.weights.loading import is_word, load, read
+from jnst.weights.loading import find, is_word, load, read
 
-__all__ = ["Backbone", "Progress", "is_word", "load", "random_backbone", "read", "save_safetensors"]
+__all__ = ["Backbone", "Progress", "find", "is_word", "load", "random_backbone", "read", "save_safetensors"]

@@ -18,7 +18,7 @@ from jnst.weights.backbone import Backbone
 from jnst.weights.convert import Converted, convert, convert_mat
 from jnst.weights.filters import random_backbone
 
-__all__ = ["is_word", "load", "names", "read"]
+__all__ = ["find", "is_word", "load", "names", "read"]
 
 _MOST = 2**30  # bytes of an .npz's arrays together: VGG-19 with all that belongs to it has 575 million
 
@@ -62,7 +62,7 @@ def load(
         if seed and not (seed.isdecimal() and len(seed) < 20 and int(seed) < 2**63):
             raise InputError(f"{flag}{name}: expected random or random:SEED with a whole number as seed")
         return random_backbone(int(seed or 0), layers)
-    path = fetch.fetch(name, progress=progress) if name in fetch.DOWNLOADS else _find(name)
+    path = fetch.fetch(name, progress=progress) if name in fetch.DOWNLOADS else find(name)
     if path is None:
         raise InputError(f"{flag}{name}: no such file; names: {', '.join(names())}")
     try:
@@ -71,7 +71,8 @@ def load(
         raise InputError(f"{flag}{name}: cannot be read: {error.strerror or error}") from error
 
 
-def _find(name):
+def find(name: str) -> Path | None:
+    """The file that `--weights=name` means, where it is no word: on disk, bundled, or among the converted ones."""
     path = bundled.find(name, "weights", ("", ".safetensors"))
     converted = files.weights_folder() / f"{name}.safetensors"
     # A name never leaves the folder.

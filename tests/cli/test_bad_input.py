@@ -92,7 +92,7 @@ BAD = {
     ),
     "style too small": (
         ["--weights=tiny.st", "--style_layers=relu4_1", "--style_scale=0.25"],
-        "--style: 4x4 pixels are too few",
+        "--style=painting.png: 4x4 pixels are too few",
     ),
     "weights too shallow": (
         ["--weights=net.st", "--style_layers=relu1_2"],

@@ -181,9 +181,10 @@ def quick(monkeypatch):
         monkeypatch.setattr(cluster, name, value)
 
 
-def _together(folders, masks, counts=None):
+def _together(folders, masks, counts=None, runs=None):
     """What each of several watches answers or raises."""
     counts = counts or [len(masks)] * len(masks)
+    runs = runs or [""] * len(masks)
     answers = [None] * len(masks)
 
     def one(index):
@@ -191,8 +192,8 @@ def _together(folders, masks, counts=None):
             with cluster.Watch(
                 cluster.Cluster(index, counts[index]), folders[index], "bin/grid", lambda: None
             ) as watch:
-                first = watch.agree(masks[index])
-                second = watch.agree(~np.asarray(masks[index]))
+                first = watch.agree(masks[index], runs[index])
+                second = watch.agree(~np.asarray(masks[index]), runs[index])
                 watch.wait()
             answers[index] = first, second
         except (InputError, SystemExit) as error:
@@ -239,6 +240,12 @@ def test_a_folder_that_cannot_be_written_is_named(quick, tmp_path):
         cluster.Watch(cluster.Cluster(0, 2), tmp_path / "file" / "out", "bin/grid", lambda: None).__enter__()
 
 
+def test_as_many_other_runs_are_an_error_too(quick, capsys, tmp_path):
+    answers = _together([tmp_path] * 2, [np.ones(3, bool)] * 2, runs=["these", "those"])
+    assert isinstance(answers[0], SystemExit)
+    assert str(answers[1]) == "process 0 has other flags or files than this one; expected the same in all"
+
+
 def test_other_runs_in_another_process_are_an_error(quick, capsys, tmp_path):
     answers = _together([tmp_path] * 2, [np.ones(3, bool), np.ones(4, bool)])
     assert isinstance(answers[0], SystemExit)
@@ -260,7 +267,7 @@ def test_other_counts_are_an_error(quick, tmp_path):
     ("flags", "words"),
     [
         (("", 0, -1), "--num_processes=0: expected how many"),
-        (("host:1", -1, 0), "--num_processes=-1: expected how many"),
+        (("host:1", -1, 0), "--num_processes is missing: expected how many"),
         (("host:1", 2, -1), "--process_id=-1: expected 0 to 1"),
         (("host:1", 2, 2), "--process_id=2: expected 0 to 1"),
         (("", 1, 1), "--process_id=1: expected 0 to 0"),

@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+import types
 from pathlib import Path
 
 import jax
@@ -18,8 +19,10 @@ from PIL import Image
 from cli.command import SMALL, assert_one_line, listed, read_json, read_until
 from cli.command import call as stylize
 from jnst import objective, weights
-from jnst.cli import checkpoint, grid, memory, page
-from jnst.tasks.stylize import many
+from jnst.cli import checkpoint, gallery, grid, memory, page, plan, sweep
+from jnst.config import StylizeConfig
+from jnst.errors import InputError
+from jnst.tasks.stylize import many, parts
 
 COMMAND = [sys.executable, "-P", "-m", "jnst.cli.grid"]
 BASE = ["--content=photo.png", "--style=painting.png", *SMALL, "--weights=mini", "--output=out"]
@@ -85,7 +88,7 @@ def test_a_grid_of_three_by_two_by_two(here, capsys, monkeypatch):
         assert float(row["total"]) == pytest.approx(sum(float(row[name]) for name in ("content", "style", "tv")))
         assert float(row["seconds"]) > 0
     assert len({picture.tobytes() for picture in pictures().values()}) == 12
-    assert "Pareto front of content against style loss: " in out
+    assert out.count("Pareto front of content against style loss, of 6 runs: ") == 2  # by style
     text = Path("out/index.html").read_text()
     assert all(row["run"] in text for row in rows)
     assert Image.open("out/sheet.png").size[0] > 3 * 16
@@ -225,13 +228,104 @@ def test_float64_beside_float32(here):
 def test_a_line_search_runs_one_at_a_time(here, capsys):
     arguments = ["--optimizer=lbfgs", "--learning_rate=0", "--line_search=zoom", "--steps=2"]
     assert call(*BASE, *arguments, "--axis=seed=0,1", "--init=noise") == 0
-    assert "1 program, 1 runs at once" in capsys.readouterr().out
+    assert "1 program, 1 run at once" in capsys.readouterr().out
 
 
 def test_sixteen_bits_and_pictures_on_the_way(here):
     assert call(*BASE, "--axis=seed=0,1", "--bit_depth=16", "--save_every=2") == 0
     assert Path("out/1_seed=0.png").read_bytes()[24] == 16
     assert Path("out/2_seed=1-000004.png").is_file()
+
+
+def test_what_stylize_made_of_a_flagfile_is_the_grid_s_run(here, capsys):
+    assert call(*BASE, "--axis=seed=0,1", "--init=noise") == 0
+    assert stylize("--flagfile=out/1_seed=0.flags") == 0
+    os.remove("out/2_seed=1.png")  # a picture that is taken away is made again, under its name
+    before = stamps()["1_seed=0.png"]
+    assert call(*BASE, "--axis=seed=0,1", "--init=noise") == 0
+    assert "2, 1 done, 1 to do" in capsys.readouterr().out
+    assert [row["run"] for row in table()] == ["1_seed=0", "2_seed=1"]
+    assert stamps()["1_seed=0.png"] == before
+    assert set(listed(Path("out"))) >= {"2_seed=1.png"}
+    assert not list(Path("out").glob("*-2*"))
+
+
+def test_weights_that_have_changed_under_their_name_make_new_runs(here, tiny, tmp_path, monkeypatch):
+    monkeypatch.setenv("JNST_CACHE", str(tmp_path / "cache"))
+    place = tmp_path / "cache" / "weights" / "mine.safetensors"
+    place.parent.mkdir(parents=True)
+    arguments = [*BASE, "--weights=mine", "--axis=seed=0,1"]
+    weights.save_safetensors(place, tiny, origin="random", licence="none")
+    assert call(*arguments) == 0
+    other = {**tiny, "conv1_1": {**tiny["conv1_1"], "kernel": tiny["conv1_1"]["kernel"] * np.float32(1.5)}}
+    weights.save_safetensors(place, other, origin="random", licence="none")
+    assert call(*arguments) == 0
+    assert [row["run"] for row in table()] == ["1_seed=0-2", "2_seed=1-2"]
+
+
+def test_a_page_that_cannot_be_written_on_the_way_costs_no_run(here, capsys, monkeypatch):
+    original, calls = gallery.Gallery.write, []
+
+    def write(self, entries):
+        calls.append(1)
+        if len(calls) == 1:
+            raise InputError("out/index.html: cannot be written: No space left on device")
+        original(self, entries)
+
+    monkeypatch.setattr(gallery.Gallery, "write", write)
+    monkeypatch.setattr(grid, "_REFRESH", -1)
+    assert call(*BASE, "--axis=seed=0,1,2", "--runs_at_once=2") == 2
+    assert_one_line(capsys.readouterr().err, "No space left")
+    assert len(calls) == 4
+    assert len(pictures()) == 3
+
+
+def test_a_plan_without_the_weights_is_that_of_weights_of_their_widths(here, capsys, monkeypatch, tmp_path):
+    monkeypatch.setenv("JNST_CACHE", str(tmp_path / "empty"))
+    layers = ["--style_layers=relu1_1", "--content_layers=relu1_1"]
+    assert call(*BASE, *layers, "--weights=vgg19", "--axis=style=painting.png,other.png", "--dry_run") == 0
+    out = capsys.readouterr().out
+    assert out.startswith("vgg19 is not here: a run would first ")
+    assert "1 program, 2 runs at once" in out
+    assert call(*BASE, *layers, "--axis=weights=vgg19,random", "--dry_run") == 0
+    assert "2 groups, 2 programs" in capsys.readouterr().out
+
+
+def test_what_a_picture_has_to_say_is_said(here, capsys):
+    frames = [Image.new("RGB", (16, 16), color) for color in ("red", "blue")]
+    frames[0].save("two.gif", save_all=True, append_images=frames[1:])
+    assert call(*BASE, "--axis=style=two.gif,painting.png") == 0
+    assert capsys.readouterr().out.count("two.gif: 2 frames, the first is used") == 1
+
+
+def test_targets_are_computed_once_for_all_batches(here, monkeypatch):
+    calls, original = [], parts.style_grams
+    monkeypatch.setattr(parts, "style_grams", lambda *them: calls.append(1) or original(*them))
+    assert call(*BASE, "--axis=style_weight=1,10,100", "--axis=style=painting.png,other.png", "--runs_at_once=2") == 0
+    assert len(calls) == 2 + 1  # each style once, and one more time when the program's shapes are asked for
+
+
+@pytest.mark.parametrize("memory_of", [31, 17, 9, 5, 1])
+def test_a_tpu_s_tiles_are_filled_only_within_what_fits(monkeypatch, memory_of):
+    """With a program that says what it needs: fewer lanes each time, and none beyond the limit."""
+    device = types.SimpleNamespace(platform="tpu")
+    monkeypatch.setattr(sweep.memory, "available", lambda devices: memory_of)
+    monkeypatch.setattr(sweep.grid, "make_mesh", lambda devices: None)
+    tried = []
+
+    def compile_batch(*, lanes, **others):
+        tried.append(lanes)
+        return types.SimpleNamespace(bytes=lanes, lanes=lanes)
+
+    monkeypatch.setattr(many, "compile_batch", compile_batch)
+    monkeypatch.setattr(many, "table_sizes", lambda runs, lanes: (1, 1))
+    backbone = types.SimpleNamespace(params={}, padding="zeros", standardize=False)
+    entry = types.SimpleNamespace(config=StylizeConfig(), run=None, inputs=types.SimpleNamespace(backbone=backbone))
+    fitted = sweep.fit(plan.Group(kin=((entry,) * 30,)), [device], "auto")
+    assert fitted.program.lanes <= memory_of
+    assert sorted(set(tried), reverse=True) == tried
+    assert sum(map(len, fitted.batches)) == 30
+    assert sweep.fit(plan.Group(kin=((entry,) * 30,)), [device], "10").program.lanes <= 10
 
 
 BAD = {
@@ -242,6 +336,8 @@ BAD = {
     "of no picture": (["--axis=print_every=1,2"], "'print_every'", "changes a picture"),
     "twice": (["--axis=seed=0", "--axis=seed=1"], "--axis=seed=0", "named twice"),
     "value twice": (["--axis=style_weight=100,1e2"], "1e2", "named twice"),
+    "one run twice": (["--axis=style=painting.png,./painting.png"], "painting.png", "the same run"),
+    "small style": (["--axis=style=painting.png,thin.png"], "--style=thin.png", "too few"),
     "no number": (["--axis=style_weight=1,heavy"], "--style_weight=heavy", "a number"),
     "no whole number": (["--axis=seed=0.5"], "--seed=0.5", "a whole number"),
     "not finite": (["--axis=style_weight=1,nan"], "--style_weight=nan", "finite"),
@@ -271,8 +367,11 @@ BAD = {
 @pytest.mark.parametrize("case", BAD)
 def test_bad_input_is_one_line_and_leaves_nothing(here, capsys, case):
     Path("base.flags").write_text("--size=16\n")
+    Image.new("RGB", (64, 1)).save("thin.png")
     before = listed(here)
     arguments, *words = BAD[case]
+    if case == "small style":
+        arguments += ["--style_layers=relu2_1"]
     assert call(*BASE, *arguments) == 2
     out, err = capsys.readouterr()
     assert_one_line(err, *words)

@@ -105,6 +105,7 @@ def begin(
     standardize: bool,
     mesh: Mesh,
     kept: Mapping[int, Kept] | None = None,
+    memo: dict[object, object] | None = None,
 ) -> Batch:
     """Computes targets and starts.
 
@@ -117,6 +118,7 @@ def begin(
         standardize: Scale the backbone to unit variance on the runs' pictures first (random filters).
         mesh: The devices.
         kept: By place in `runs`, those that go on.
+        memo: Of calls for runs of one network: its scaled weights and the targets, so that they are computed once.
 
     Raises:
         ValueError: what was kept is of another run: its arrays have other shapes or types.
@@ -124,22 +126,29 @@ def begin(
     first = runs[0].config
     spec, optimizer = parts.objective_spec(first, padding), parts.optimizer_config(first)
     kept = dict(kept or {})
-    contents, styles, choices, canvases, network = {}, {}, [], [], None
+    memo = {} if memo is None else memo
+    known, contents, styles, choices, canvases = memo.pop("contents", {}), {}, {}, [], []
+    grams_of = memo.setdefault("styles", {})
     for run in runs:
         content, *pictures = (jnp.asarray(image, parts.dtype_of(first)) for image in (run.content, *run.styles))
         content, pictures = parts.recolored(content, pictures, run.config.preserve_color)
-        if network is None:
-            network = parts.network(params, content, pictures, spec, precision=first.precision, standardize=standardize)
+        if "network" not in memo:
+            memo["network"] = parts.network(
+                params, content, pictures, spec, precision=first.precision, standardize=standardize
+            )
+        network = memo["network"]
         content_key, style_key = _content_key(run), _style_key(run)
         if content_key not in contents:
-            contents[content_key] = parts.content_targets(network, content, spec)
-        if style_key not in styles:
+            contents[content_key] = known.get(content_key) or parts.content_targets(network, content, spec)
+        if style_key not in grams_of:
             mix = jnp.asarray(parse_mix(run.config.style_mix, len(pictures)), content.dtype)
             grams = [parts.style_grams(network, picture, spec) for picture in pictures]
-            styles[style_key] = objective.blend_grams(grams, mix)
+            grams_of[style_key] = objective.blend_grams(grams, mix)
+        styles[style_key] = grams_of[style_key]
         places = (list(table).index(key) for table, key in ((contents, content_key), (styles, style_key)))
         choices.append(Choice(*map(jnp.int32, places), parts.weights(run.config)))
         canvases.append(parts.start(run.key, content, network["mean"], run.config, init=run.init))
+    memo["contents"] = contents  # feature maps: those of this batch only; Gram matrices are small
     padded = [*range(len(runs)), *[len(runs) - 1] * (lanes - len(runs))]
     stack = lambda trees, places: jax.tree.map(  # noqa: E731
         lambda *leaves: jnp.stack([leaves[place] for place in places]), *trees
