@@ -10,10 +10,11 @@ Three sides make the same steps, in one process and by turns, after a warm-up (w
   environment (`pip install torch`; `--without_torch` leaves the side out). Loss and gradient are compared with ours
   first. The faster of contiguous and channels_last memory is taken.
 
-Printed are medians over the rounds; ratios are the median of the rounds' own, with the least and the largest, since
-the machine may change its pace between rounds but less within one. Behind them stands the ratio of the seconds that
-the process's threads computed (CPU), which other work on the same cores changes less. What the host asks after each
-step is counted in. PyTorch keeps no best picture and looks at no loss, which costs it nothing.
+Each turn begins with a call that is not timed. Printed are medians over the rounds; ratios are the median of the
+rounds' own, with the least and the largest, since the machine may change its pace between rounds but less within one.
+Behind them stands the ratio of the seconds that the process's threads computed (CPU), which other work on the same
+cores changes less. What the host asks after each step is counted in. PyTorch keeps no best picture and looks at no
+loss, which costs it nothing.
 
 Memory is the peak of a process of its own for each row (Linux; of a grid divided by N), from start to a few steps, so
 compiling and what Python and the libraries take are in it; beside it what XLA says that the program itself needs. Of
@@ -134,6 +135,7 @@ def _row(options, count, sides, numbers):
         order = [*timed][turn % len(timed) :] + [*timed][: turn % len(timed)]  # nobody is always first
         for name in order:
             side, times_called = timed[name]
+            side()  # the first call after another side's finds its memory cold
             start, before = time.perf_counter(), time.process_time()
             for _ in range(times_called):
                 side()

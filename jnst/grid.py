@@ -121,8 +121,9 @@ def compile_steps(
     """
     count = lanes.bad_step.shape[0]
     step = functools.partial(_step, objective=objective, config=config)
-    if count == mesh.size:
-        # One lane a device: without vmap, under which a `cond` (a line search has some) computes both of its sides.
+    if count == mesh.size and config.line_search != "none":
+        # Without vmap, under which a `cond` computes both of its sides, and a search is as long as the longest. Others
+        # are vmapped over a single lane too: without, XLA would hold the pairs of L-BFGS twice more.
         each = lambda lanes, shared: _stacked(step(_first(lanes), shared))  # noqa: E731
     else:
         each = jax.vmap(step, (0, None))

@@ -101,6 +101,7 @@ AXES = {
     "tv_weight": {"tv_weight": 0.0},
     "learning_rate": {"learning_rate": 0.3},
     "style_layers": {"style_layers": "relu1_1:0.9,relu2_1:0.1"},
+    "order of layers": {"style_layers": "relu2_1:0.7,relu1_1:0.3"},
     "content_layers": {"content_layers": "relu2_1:3"},
     "match": {"preserve_color": "match"},
     "luminance": {"preserve_color": "luminance"},
@@ -153,6 +154,11 @@ def test_static_flags_make_a_program_of_their_own(run, options):
     assert key(one) != key(other)
     assert key(one) != many.program_key(one, shape=(16, 8, 3), padding="zeros")
     assert key(one) != many.program_key(one, shape=(16, 16, 3), padding="reflect")
+
+
+def test_what_an_optimizer_has_no_use_for_makes_no_program(run):
+    key = lambda config: many.program_key(config, shape=(16, 16, 3), padding="zeros")  # noqa: E731
+    assert key(run(history=5, **ADAM).config) == key(run(history=9, **ADAM).config)
 
 
 def test_in_single_precision_adam_stays_within_the_stated_tolerance(params, run):

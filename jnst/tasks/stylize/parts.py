@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 
 from jnst import objective, ops
-from jnst.config import ObjectiveSpec, OptimizerConfig, StylizeConfig, parse_layers, parse_rate
+from jnst.config import CONVOLUTIONS, ObjectiveSpec, OptimizerConfig, StylizeConfig, parse_layers, parse_rate
 from jnst.nets import vgg
 from jnst.types import Image, Params, Rates, Weights
 
@@ -32,8 +32,8 @@ __all__ = [
 def objective_spec(config: StylizeConfig, padding: str) -> ObjectiveSpec:
     """The static half of the objective that a configuration means for weights with this padding."""
     return ObjectiveSpec(
-        content_layers=parse_layers("content_layers", config.content_layers)[0],
-        style_layers=parse_layers("style_layers", config.style_layers)[0],
+        content_layers=tuple(name for name, _ in _layers(config, "content_layers")),
+        style_layers=tuple(name for name, _ in _layers(config, "style_layers")),
         pooling=config.pooling,
         padding=padding,
         normalization=config.normalization,
@@ -42,9 +42,18 @@ def objective_spec(config: StylizeConfig, padding: str) -> ObjectiveSpec:
 
 
 def optimizer_config(config: StylizeConfig) -> OptimizerConfig:
-    """The static half of the optimizer."""
-    fields = ("optimizer", "history", "line_search", "projection", "canvas_scale")
+    """The static half of the optimizer; what it has no use for stays at its default, so that it makes no program."""
+    fields = ("optimizer", "projection", "canvas_scale", *_OF_LBFGS[config.optimizer == "lbfgs"])
     return OptimizerConfig(**{name: getattr(config, name) for name in fields})
+
+
+_OF_LBFGS = {True: ("history", "line_search"), False: ()}
+
+
+def _layers(config, flag):
+    """Names and weights by depth: in whatever order they are given, the same layers are one program."""
+    pairs = zip(*parse_layers(flag, getattr(config, flag)), strict=True)
+    return sorted(pairs, key=lambda pair: (CONVOLUTIONS.index("conv" + pair[0][4:]), pair[0]))
 
 
 def dtype_of(config: StylizeConfig) -> jnp.dtype:
@@ -57,8 +66,10 @@ def weights(config: StylizeConfig) -> Weights:
     dtype = dtype_of(config)
     return Weights(
         *(jnp.asarray(value, dtype) for value in (config.content_weight, config.style_weight, config.tv_weight)),
-        jnp.asarray(parse_layers("content_layers", config.content_layers)[1], dtype),
-        jnp.asarray(parse_layers("style_layers", config.style_layers)[1], dtype),
+        *(
+            jnp.asarray([weight for _, weight in _layers(config, flag)], dtype)
+            for flag in ("content_layers", "style_layers")
+        ),
     )
 
 
