@@ -21,9 +21,12 @@ from jnst.types import Snapshot
 __all__ = ["AT_ONCE", "Fit", "Sweep", "fit", "fit_and_probe"]
 
 AT_ONCE = {"cpu": 8}
-"""Most runs in one program on a device, unless told otherwise. A CPU gains nothing by more (benchmarks/results), and
-what is stopped in between loses less."""
+"""Most runs in one program on a device, unless told otherwise. A CPU gains nothing by more, and what is stopped on the
+way loses less."""
 _AT_ONCE_ELSEWHERE = 64
+_PIXELS_AT_ONCE = 400_000
+"""And most pixels of their pictures together, on a CPU: from there on a step of mini does not fit into the caches, and a
+run in company is slower than alone (benchmarks/results)."""
 
 _TILE = 8  # lanes that a TPU's registers hold side by side: a batch that is no multiple leaves some empty
 
@@ -55,7 +58,8 @@ def fit(group: Group, devices: Sequence[jax.Device], runs_at_once: str, *, limit
     """
     first = group.first.config
     count = max(map(len, group.kin))
-    most = _most(first, devices, runs_at_once)
+    height, width, _ = group.first.run.content.shape
+    most = _most(first, devices, runs_at_once, height * width)
     devices = list(devices)[: max(1, min(count, most))]
     mesh = grid.make_mesh(devices)
     start = time.perf_counter()
@@ -115,13 +119,16 @@ def _half(fitted, error):
     return max(size, lanes // 2)
 
 
-def _most(config, devices, runs_at_once):
+def _most(config, devices, runs_at_once, pixels):
     if config.line_search == "zoom":
         # Under vmap every run would pay for the line search of the slowest, and for both sides of each `cond`.
         return len(devices)
     if runs_at_once != "auto":
         return int(runs_at_once)
-    return AT_ONCE.get(devices[0].platform, _AT_ONCE_ELSEWHERE) * len(devices)
+    each = AT_ONCE.get(devices[0].platform, _AT_ONCE_ELSEWHERE)
+    if devices[0].platform == "cpu":
+        each = max(1, min(each, _PIXELS_AT_ONCE // pixels))
+    return each * len(devices)
 
 
 def _lanes(count, most, devices):

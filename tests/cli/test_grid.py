@@ -320,12 +320,23 @@ def test_a_tpu_s_tiles_are_filled_only_within_what_fits(monkeypatch, memory_of):
     monkeypatch.setattr(many, "compile_batch", compile_batch)
     monkeypatch.setattr(many, "table_sizes", lambda runs, lanes: (1, 1))
     backbone = types.SimpleNamespace(params={}, padding="zeros", standardize=False)
-    entry = types.SimpleNamespace(config=StylizeConfig(), run=None, inputs=types.SimpleNamespace(backbone=backbone))
+    run = types.SimpleNamespace(content=np.zeros((96, 128, 3)))
+    entry = types.SimpleNamespace(config=StylizeConfig(), run=run, inputs=types.SimpleNamespace(backbone=backbone))
     fitted = sweep.fit(plan.Group(kin=((entry,) * 30,)), [device], "auto")
     assert fitted.program.lanes <= memory_of
     assert sorted(set(tried), reverse=True) == tried
     assert sum(map(len, fitted.batches)) == 30
     assert sweep.fit(plan.Group(kin=((entry,) * 30,)), [device], "10").program.lanes <= 10
+
+
+@pytest.mark.parametrize(("size", "lanes"), [(128, 8), (256, 6), (512, 1), (1024, 1)])
+def test_on_a_cpu_large_pictures_are_not_many_at_once(size, lanes):
+    """Of eight square ones: as many as the caches hold, in equal batches."""
+    assert sweep._lanes(8, sweep._most(StylizeConfig(), jax.devices()[:1], "auto", size * size), jax.devices()[:1]) == (
+        {128: 8, 256: 4}.get(size, 1)
+    )
+    assert sweep._most(StylizeConfig(), jax.devices()[:1], "auto", size * size) == lanes
+    assert sweep._most(StylizeConfig(), jax.devices()[:1], "3", size * size) == 3
 
 
 BAD = {
