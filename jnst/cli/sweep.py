@@ -24,9 +24,9 @@ AT_ONCE = {"cpu": 8}
 """Most runs in one program on a device, unless told otherwise. A CPU gains nothing by more, and what is stopped on the
 way loses less."""
 _AT_ONCE_ELSEWHERE = 64
-_PIXELS_AT_ONCE = 400_000
-"""And most pixels of their pictures together, on a CPU: from there on a step of mini does not fit into the caches, and a
-run in company is slower than alone (benchmarks/results)."""
+_PIXELS_AT_ONCE = 200_000
+"""And most pixels of their pictures together, on a CPU: beyond, a step of mini leaves the caches, and a run in
+company is slower than alone (benchmarks/results)."""
 
 _TILE = 8  # lanes that a TPU's registers hold side by side: a batch that is no multiple leaves some empty
 
