@@ -62,6 +62,7 @@ def test_product_has_the_last_axis_fastest():
     assert grid.product({}) == [{}]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("loop", [False, True])
 @pytest.mark.parametrize("config", CONFIGS, ids=["adam", "lbfgs", "lbfgs 255"])
 def test_lanes_are_the_runs_alone(x64, config, loop):

@@ -113,6 +113,7 @@ def test_compiling_is_no_loss_and_keeps_no_process_from_ending(start, tmp_path):
     _assert_it_ends(pair[1], "process 0", "is lost", since=since)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("killed", "survivor"), [(1, "sleep"), (0, "hold"), (0, "nothing"), (1, "nothing")])
 def test_a_loss_is_noticed_wherever_the_other_one_is(start, tmp_path, killed, survivor):
     works = ["hold", "hold"]
@@ -123,6 +124,7 @@ def test_a_loss_is_noticed_wherever_the_other_one_is(start, tmp_path, killed, su
     _assert_it_ends(pair[1 - killed], f"process {killed}", f"pid {pair[killed].pid}) is lost", since=since)
 
 
+@pytest.mark.slow
 def test_all_others_learn_of_a_loss(start, tmp_path):
     three = [start(tmp_path, "sleep", index=index, count=3, constants=QUICK) for index in range(3)]
     for process in three:
@@ -143,6 +145,7 @@ def test_a_mistake_in_one_process_ends_the_others(start, tmp_path, leaver):
     assert pair[leaver].returncode == 2
 
 
+@pytest.mark.slow
 def test_ctrl_c_in_one_process_ends_the_others(start, tmp_path):
     pair = _pair(start, tmp_path, ["hold", "hold"], constants=QUICK)
     since = time.monotonic()
@@ -163,6 +166,7 @@ def test_files_of_a_killed_session_confuse_nobody(start, tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.slow
 def test_a_process_that_was_started_again_is_not_the_one_before(start, tmp_path):
     pair = _pair(start, tmp_path, ["sleep", "hold"], constants=QUICK)
     since = time.monotonic()

@@ -109,6 +109,7 @@ def test_each_run_is_what_stylize_makes_of_its_flagfile(here, capsys):
     assert "finished already" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_the_same_command_again_does_nothing_again(here, capsys):
     assert call(*BASE, *AXES[:1]) == 0
     before = stamps()
@@ -121,6 +122,7 @@ def test_the_same_command_again_does_nothing_again(here, capsys):
     }
 
 
+@pytest.mark.slow
 def test_a_grid_that_grows_keeps_what_it_has(here):
     assert call(*BASE, "--axis=style_weight=1e2,1e3") == 0
     before = stamps()
@@ -154,6 +156,7 @@ def test_another_s_files_are_never_replaced(here, capsys):
         Path("out", name).write_bytes(kept)
 
 
+@pytest.mark.slow
 def test_a_picture_that_has_changed_since_makes_a_new_run(here):
     assert call(*BASE, "--axis=seed=0,1") == 0
     before = stamps()
@@ -187,6 +190,7 @@ def test_values_that_hold_commas(here):
     assert f"--style={here}/painting.png,{here}/other.png\n" in flags
 
 
+@pytest.mark.slow
 def test_static_axes_make_groups_and_the_plan_says_so(here, capsys):
     arguments = [
         *BASE,
@@ -206,11 +210,13 @@ def test_static_axes_make_groups_and_the_plan_says_so(here, capsys):
     assert len(pictures()) == 8
 
 
+@pytest.mark.slow
 def test_sizes_make_groups_too(here):
     assert call(*BASE, "--axis=size=16,24", "--axis=content=photo.png,other.png") == 0
     assert sorted(picture.shape[:2] for picture in pictures().values()) == [(11, 16), (16, 16), (17, 24), (24, 24)]
 
 
+@pytest.mark.slow
 def test_random_filters_run_by_their_pictures(here, capsys):
     assert call(*BASE, "--weights=random", "--axis=style=painting.png,other.png", "--axis=style_weight=1,10") == 0
     assert "1 group, 1 program" in capsys.readouterr().out
@@ -219,12 +225,14 @@ def test_random_filters_run_by_their_pictures(here, capsys):
         assert np.abs(ours - np.asarray(Image.open("alone.png"), float)).max() <= 1
 
 
+@pytest.mark.slow
 def test_float64_beside_float32(here):
     assert call(*BASE, "--axis=precision=float32,float64") == 0
     one, other = pictures().values()
     assert np.abs(one - other).max() <= 1
 
 
+@pytest.mark.slow
 def test_a_line_search_runs_one_at_a_time(here, capsys):
     arguments = ["--optimizer=lbfgs", "--learning_rate=0", "--line_search=zoom", "--steps=2"]
     assert call(*BASE, *arguments, "--axis=seed=0,1", "--init=noise") == 0
@@ -280,6 +288,7 @@ def test_a_page_that_cannot_be_written_on_the_way_costs_no_run(here, capsys, mon
     assert len(pictures()) == 3
 
 
+@pytest.mark.slow
 def test_a_plan_without_the_weights_is_that_of_weights_of_their_widths(here, capsys, monkeypatch, tmp_path):
     monkeypatch.setenv("JNST_CACHE", str(tmp_path / "empty"))
     layers = ["--style_layers=relu1_1", "--content_layers=relu1_1"]
@@ -396,6 +405,7 @@ def test_help_and_no_arguments(here, capsys):
     assert "--runs_at_once (default: auto)" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_memory_decides_how_many_run_at_once(here, capsys, monkeypatch):
     needs = {}
     original = many.compile_batch
@@ -494,6 +504,7 @@ def test_a_start_that_is_not_finite_has_a_row_without_numbers(here, tiny, capsys
     assert sorted(path.suffix for path in Path("out").glob("*_seed*")) == [".flags", ".flags", ".json", ".json"]
 
 
+@pytest.mark.slow
 def test_ctrl_c_keeps_what_is_there_and_the_same_command_goes_on(here):
     arguments = [
         *BASE,
@@ -561,6 +572,7 @@ def test_killed_between_picture_and_record(here, monkeypatch):
     assert [path.name for path in Path("out").glob(".*")] == [".other.png.abcdefgh.part"]
 
 
+@pytest.mark.slow
 def test_a_second_grid_in_the_same_folder_is_refused(here, capsys):
     process = start(*BASE, "--axis=seed=0,1", "--steps=100000")
     try:

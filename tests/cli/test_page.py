@@ -2,6 +2,7 @@ import base64
 import html
 import itertools
 import json
+import os
 import math
 import random
 import re
@@ -445,7 +446,8 @@ def chromium(folder, path, *options):
     quiet = ["--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking"]
     quiet += ["--disable-component-update", "--disable-sync", "--no-sandbox", f"--user-data-dir={folder / 'profile'}"]
     command = [CHROMIUM, "--headless", *quiet, *options, path.as_uri()]
-    return subprocess.run(command, capture_output=True, timeout=120, cwd=folder).stdout.decode()
+    home = {**os.environ, "HOME": str(folder), "XDG_CONFIG_HOME": str(folder), "XDG_CACHE_HOME": str(folder)}
+    return subprocess.run(command, capture_output=True, timeout=120, cwd=folder, env=home).stdout.decode()
 
 
 @pytest.fixture(scope="module")

@@ -111,7 +111,13 @@ AXES = {
 }
 
 
-@pytest.mark.parametrize("options", [ADAM, {"optimizer": "lbfgs", "history": 4}], ids=["adam", "lbfgs"])
+@pytest.mark.parametrize(
+    "options",
+    [
+        pytest.param(ADAM, id="adam", marks=pytest.mark.slow),
+        pytest.param({"optimizer": "lbfgs", "history": 4}, id="lbfgs"),
+    ],
+)
 def test_every_traced_flag_shares_one_trace_and_gives_what_it_gives_alone(
     x64, params, run, contents, options, monkeypatch
 ):
@@ -161,6 +167,7 @@ def test_what_an_optimizer_has_no_use_for_makes_no_program(run):
     assert key(run(history=5, **ADAM).config) == key(run(history=9, **ADAM).config)
 
 
+@pytest.mark.slow
 def test_in_single_precision_adam_stays_within_the_stated_tolerance(params, run):
     """README: over the first eight steps pictures agree to 0.1 of 255 in the root mean square."""
     runs = [run(style_weight=weight, style=style, **ADAM) for weight in (1.0, 1e3) for style in ((0,), (1,))]
@@ -179,6 +186,7 @@ def test_the_terms_are_those_of_the_best_picture(params, run):
     np.testing.assert_allclose([terms[name] for name in terms], [best[name] for name in terms], rtol=1e-6)
 
 
+@pytest.mark.slow
 def test_random_filters_share_a_network_only_where_the_pictures_are_the_same(x64, params, run):
     runs = [run(style=style, style_weight=weight, precision="float64") for style in ((0,), (1,)) for weight in (1, 9)]
     kin = [many.kin_key(one, standardize=True) for one in runs]
@@ -192,6 +200,7 @@ def test_random_filters_share_a_network_only_where_the_pictures_are_the_same(x64
             _check_same(result, _alone(batch.runs[place], params, standardize=True))
 
 
+@pytest.mark.slow
 def test_padding_lanes_change_nothing(x64, params, run):
     runs = [run(seed=seed, init="noise", precision="float64") for seed in range(3)]
     some, padded = _Batch(runs, params, 3).all(), _Batch(runs, params, 8).all()
@@ -200,6 +209,7 @@ def test_padding_lanes_change_nothing(x64, params, run):
         _check_same(padded[place][0], some[place][0])
 
 
+@pytest.mark.slow
 def test_the_loop_of_an_accelerator_gives_the_same(x64, params, run, monkeypatch):
     runs = [run(style_weight=weight, print_every=4, precision="float64", **ADAM) for weight in (1.0, 100.0)]
     plain = _Batch(runs, params, 2).all()
@@ -215,6 +225,7 @@ def test_the_loop_of_an_accelerator_gives_the_same(x64, params, run, monkeypatch
         np.testing.assert_allclose(list(terms.values()), list(plain[place][1].values()), rtol=1e-8)
 
 
+@pytest.mark.slow
 def test_a_run_that_diverges_ends_alone(params, run, monkeypatch):
     wild = {"optimizer": "adam", "projection": "none", "steps": 6}
     runs = [run(learning_rate=rate, **wild) for rate in (0.01, 1e12, 0.02)]
@@ -230,6 +241,7 @@ def test_a_run_that_diverges_ends_alone(params, run, monkeypatch):
         assert found[0][0].trace[-1]["step"] == 6
 
 
+@pytest.mark.slow
 def test_a_start_without_a_finite_loss_has_no_picture(params, run):
     runs = [
         run(style_weight=1e12, style_layers="relu1_1:1e12,relu2_1:1e12", content_weight=1e12, tv_weight=1e12),
@@ -242,6 +254,7 @@ def test_a_start_without_a_finite_loss_has_no_picture(params, run):
     assert found[1][0].stopped == ""
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("options", [ADAM, {"history": 3}], ids=["adam", "lbfgs"])
 def test_what_was_kept_goes_on_to_the_same_picture_even_from_different_steps(params, run, options):
     runs = [run(style_weight=weight, steps=9, checkpoint_every=2, **options) for weight in (1.0, 50.0)]
@@ -291,6 +304,7 @@ def test_records_are_those_of_a_run_alone(params, run):
         np.testing.assert_allclose(image, their_image, atol=1e-3)
 
 
+@pytest.mark.slow
 def test_a_line_search_runs_one_lane_a_device_without_vmap(params, run):
     one = run(line_search="zoom", steps=3)
     result, _ = _Batch([one], params, 1).all()[0]
@@ -302,6 +316,7 @@ def test_a_line_search_runs_one_lane_a_device_without_vmap(params, run):
     assert flops(_Batch([one], params, 1).program) * 1.9 < flops(wide)
 
 
+@pytest.mark.slow
 def test_kernels_stay_ungrouped(params, run):
     """vmap over images with one network is one ordinary convolution with a larger batch, forward and backward."""
     text = _Batch([run(style_weight=w) for w in (1.0, 2.0)], params, 2).program.advance.as_text()
@@ -314,6 +329,7 @@ def test_kernels_stay_ungrouped(params, run):
     assert "convolution" in text or "conv" in text
 
 
+@pytest.mark.slow
 def test_targets_are_held_once(params, run, contents):
     runs = [run(style_weight=weight, content=content) for weight in (1.0, 2.0, 3.0) for content in (0, 1)]
     assert many.table_sizes(runs, lanes=6) == (2, 1)
