@@ -82,6 +82,7 @@ def _fits(student, teacher):
     return {name: heads.fit(heads.moments(student[name], teacher[name])) for name in LAYERS}
 
 
+@pytest.mark.slow
 def test_a_network_tells_itself(x64, tiny, pictures):
     maps = _features(tiny, pictures[0])
     for explained, cosine in heads.score(maps, maps, _fits(maps, maps)).values():

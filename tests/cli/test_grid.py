@@ -174,6 +174,7 @@ def test_what_a_finished_run_read_may_be_gone(here, capsys):
     assert "all of them done" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_values_that_hold_commas(here):
     assert (
         call(

@@ -2,8 +2,8 @@ import base64
 import html
 import itertools
 import json
-import os
 import math
+import os
 import random
 import re
 import shutil

@@ -111,12 +111,10 @@ AXES = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "options",
-    [
-        pytest.param(ADAM, id="adam", marks=pytest.mark.slow),
-        pytest.param({"optimizer": "lbfgs", "history": 4}, id="lbfgs"),
-    ],
+    [pytest.param(ADAM, id="adam"), pytest.param({"optimizer": "lbfgs", "history": 4}, id="lbfgs")],
 )
 def test_every_traced_flag_shares_one_trace_and_gives_what_it_gives_alone(
     x64, params, run, contents, options, monkeypatch

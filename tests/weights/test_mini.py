@@ -66,6 +66,7 @@ def test_it_has_the_default_layers():
         backbone.require(flag, parse_layers(flag, getattr(StylizeConfig(), flag))[0])
 
 
+@pytest.mark.slow
 def test_no_layer_is_dead_or_loud():
     """On a drawn picture that no network was trained on."""
     picture = images.resize(images.load("harbor"), (96, 72))
