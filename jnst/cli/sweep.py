@@ -240,8 +240,13 @@ class Sweep:
         goals = [entry.config.steps for entry in entries]
         self._progress.begin([entry.index for entry in entries], [int(step) for step in steps], goals)
 
+        errors = []
+
         def keep(place, result, best_terms, seconds):
-            self._leave(entries[place], result, best_terms, seconds, fitted.compile_seconds)
+            try:
+                self._leave(entries[place], result, best_terms, seconds, fitted.compile_seconds)
+            except InputError as error:  # one that cannot be written must not take the others of its batch along
+                errors.append(error)
 
         def callback(records, kept):
             self._progress.show(records)
@@ -255,7 +260,10 @@ class Sweep:
             self._interrupt.begin()
         except KeyboardInterrupt:  # seen meanwhile: a run that has not begun loses nothing
             return False
-        return many.drive(fitted.program, batch, keep=keep, callback=callback)
+        ended = many.drive(fitted.program, batch, keep=keep, callback=callback)
+        if errors:
+            raise errors[0]
+        return ended
 
     def _kept(self, entry):
         if entry.kept is None:

@@ -18,7 +18,7 @@ from PIL import Image
 
 from cli.command import SMALL, assert_one_line, listed, read_json, read_until
 from cli.command import call as stylize
-from jnst import objective, weights
+from jnst import images, objective, weights
 from jnst.cli import checkpoint, gallery, grid, memory, page, plan, sweep
 from jnst.config import StylizeConfig
 from jnst.errors import InputError
@@ -290,6 +290,25 @@ def test_a_page_that_cannot_be_written_on_the_way_costs_no_run(here, capsys, mon
 
 
 @pytest.mark.slow
+def test_a_picture_that_cannot_be_written_takes_no_other_along(here, capsys, monkeypatch):
+    original = images.save
+
+    def save(path, *them, **others):
+        if Path(path).name == "1_seed=0.png":
+            raise InputError(f"{path}: cannot be written: No space left on device")
+        original(path, *them, **others)
+
+    monkeypatch.setattr(images, "save", save)
+    assert call(*BASE, "--axis=seed=0,1,2", "--init=noise") == 2
+    assert_one_line(capsys.readouterr().err, "1_seed=0.png", "No space left")
+    assert sorted(pictures()) == ["2_seed=1", "3_seed=2"]
+    before = stamps()["3_seed=2.png"]
+    monkeypatch.setattr(images, "save", original)
+    assert call(*BASE, "--axis=seed=0,1,2", "--init=noise") == 0
+    assert [row["run"] for row in table()] == ["1_seed=0", "2_seed=1", "3_seed=2"]
+    assert stamps()["3_seed=2.png"] == before
+
+
 def test_a_plan_without_the_weights_is_that_of_weights_of_their_widths(here, capsys, monkeypatch, tmp_path):
     monkeypatch.setenv("JNST_CACHE", str(tmp_path / "empty"))
     layers = ["--style_layers=relu1_1", "--content_layers=relu1_1"]
