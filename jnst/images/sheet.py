@@ -93,7 +93,7 @@ class _Layout:
 
     @functools.cached_property
     def row_labels(self):
-        return _labels(*self.down, max(128, self.cell[0]), self.letters)
+        return _labels(*self.down, max(192, self.cell[0]), self.letters)
 
     @functools.cached_property
     def column_labels(self):
