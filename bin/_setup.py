@@ -1,6 +1,7 @@
 """The set-up behind bin/stylize and bin/test: find an environment that runs jnst, or make .venv.
 
-Started by _launch where .venv is not up to date, and hands back to it. Standard library only.
+Started by _launch where .venv is not up to date, and hands back to it. Standard library only. For bin/bench it is
+.venv-bench, with PyTorch in it, which no other command needs.
 
 In .venv, `jnst-stamp` says what it was made from and is written last; `jnst-setup` stands there while it is
 being made; `jnst-adopted` marks one that was there before us, into which we only install.
@@ -23,6 +24,8 @@ import tomllib
 from pathlib import Path
 
 SIZE = "about 150 MB, a minute or two"
+BENCH_SIZE = "350 MB or more, several minutes"
+EXTRAS = ("test", "bench")  # kinds that need the extra of their name
 IMPORT_NAMES = {"absl-py": "absl", "pillow": "PIL", "pytest-xdist": "xdist"}
 TAMPERED = re.compile(r"hash mismatch|do not match the hashes|hashes are required", re.IGNORECASE)
 UNREACHED = re.compile(
@@ -50,15 +53,16 @@ def say(line: str) -> None:
 def required(root: Path, kind: str) -> list[str]:
     """The names of the packages that bin/KIND needs, as pyproject.toml has them."""
     project = tomllib.loads((root / "pyproject.toml").read_text("utf-8"))["project"]
-    wanted = project["dependencies"] + (project["optional-dependencies"]["test"] if kind == "test" else [])
+    wanted = project["dependencies"] + (project["optional-dependencies"][kind] if kind in EXTRAS else [])
     return [re.match(r"[\w.-]+", line)[0].lower().replace("_", "-") for line in wanted]
 
 
 def runs_jnst(root: Path, kind: str) -> bool:
     """Whether jnst of the checkout's version and all that it needs import here. The cheap checks first."""
-    venv = root / ".venv"
-    if Path(sys.prefix).resolve() == venv.resolve() and any(venv.glob("jnst-*")):
-        return False  # ours, but not up to date: it must be refreshed even where it would still do
+    for venv in (root / ".venv", root / ".venv-bench"):
+        if Path(sys.prefix).resolve() == venv.resolve() and any(venv.glob("jnst-*")):
+            # Ours, but not up to date: it must be refreshed even where it would still do. Or the other commands'.
+            return False
     wanted = re.search(r'__version__ = "(.+)"', (root / "jnst" / "version.py").read_text("utf-8"))[1]
     modules = [IMPORT_NAMES.get(name, name.replace("-", "_")) for name in required(root, kind)]
     if not all(importlib.util.find_spec(name) for name in ["jnst", *modules]):
@@ -102,6 +106,16 @@ def alone(root: Path):
         os.close(fd)
 
 
+def in_range(version: str, requirement: str) -> bool:
+    """Whether a released version, such as 2.13.0+cpu, fits a requirement such as torch>=2.13,<2.14."""
+    release = version.partition("+")[0]
+    lower, upper = (re.search(rf"{sign}([\d.]+)", requirement)[1] for sign in (">=", "<"))
+    if not re.fullmatch(r"[\d.]+", release):
+        return False  # a pre-release
+    lower, release, upper = ([int(part) for part in text.split(".")] for text in (lower, release, upper))
+    return lower <= release < upper
+
+
 def die_with_parent():
     """For a child on Linux: pip or uv must not go on writing into .venv when the set-up has been killed."""
     if sys.platform != "linux":
@@ -113,7 +127,9 @@ def die_with_parent():
 class Setup:
     def __init__(self, root: Path, kind: str, header: str):
         self.root, self.kind = root, kind
-        self.venv = root / ".venv"
+        self.venv = root / (".venv-bench" if kind == "bench" else ".venv")
+        self.source = "requirements.lock" + (" and PyTorch" if kind == "bench" else "")
+        self.size = BENCH_SIZE if kind == "bench" else SIZE
         self.python = self.venv / "bin" / "python"
         self.lock = root / "requirements.lock"
         self.stamp, self.marker, self.adopted, self.log = (
@@ -161,7 +177,7 @@ class Setup:
             what = "an earlier set-up did not end"
         elif self.stamp.exists():
             what = "the requirements changed"
-        say(f"{what}: setting up .venv from requirements.lock ({SIZE})...")
+        say(f"{what}: setting up {self.venv.name} from {self.source} ({self.size})...")
         # The interpreter itself: no link that may mean another version one day, not the one in the old .venv.
         base = os.path.realpath(sys.executable)
         self.venv.mkdir(exist_ok=True)
@@ -179,7 +195,7 @@ class Setup:
 
     def install_in_place(self) -> None:
         started = time.monotonic()
-        say(f"installing requirements.lock into the .venv that was there ({SIZE})...")
+        say(f"installing {self.source} into the {self.venv.name} that was there ({self.size})...")
         self.adopted.touch()
         self.stamp.unlink(missing_ok=True)
         uv = shutil.which("uv")
@@ -190,12 +206,41 @@ class Setup:
         say(f"set-up done in {time.monotonic() - started:.0f} s")
 
     def install(self, uv: str | None) -> None:
+        torch = self.find_torch(uv) if self.kind == "bench" else ""  # first: without it the rest is of no use
         lock = ["--require-hashes", "-r", str(self.lock)]
         if uv:
             # Compiled as pip does it: otherwise, under PYTHONDONTWRITEBYTECODE, each start compiles jax anew.
             self.step(uv, "pip", "install", "--python", str(self.python), "--compile-bytecode", *lock)
         else:
             self.step(str(self.python), "-I", "-m", "pip", "install", "--disable-pip-version-check", *lock)
+        if torch and self.attempt(str(self.python), "-I", "-m", "pip", "install", "--disable-pip-version-check", torch):
+            raise Fail(2, f"set-up failed: {torch} is offered but cannot be installed: {self.log} says why")
+
+    def find_torch(self, uv: str | None) -> str:
+        """What pip shall install: a build for the CPU wherever one is offered, whichever else sorts above it.
+
+        By pip where uv is in use, too: it reads the user's settings of pip, and it takes the best of all indexes where
+        uv takes the first that has the name.
+        """
+        project = tomllib.loads((self.root / "pyproject.toml").read_text("utf-8"))["project"]
+        (wanted,) = project["optional-dependencies"]["bench"]
+        if uv and not self.runs("import pip"):
+            self.attempt(uv, "pip", "install", "--python", str(self.python), "pip")
+        before = self.log.stat().st_size if self.log.exists() else 0
+        failed = self.attempt(
+            str(self.python), "-I", "-m", "pip", "index", "--disable-pip-version-check", "versions", "torch"
+        )
+        with self.log.open("rb") as log:
+            log.seek(before)
+            said = log.read().decode("utf-8", "replace")
+        listed = re.search(r"^Available versions: (.*)$", said, re.MULTILINE)
+        offered = [each for each in listed[1].split(", ") if in_range(each, wanted)] if listed and not failed else []
+        if not offered:
+            raise Fail(2, f"set-up failed: {wanted}, which bin/bench needs, is not to be had here: {self.log} says why")
+        for_cpu = [each for each in offered if each.endswith("+cpu")]
+        if not for_cpu and sys.platform == "linux":
+            say("no build of PyTorch for the CPU alone is offered here: the usual one may bring some GB for GPUs")
+        return f"torch=={for_cpu[0]}" if for_cpu else wanted
 
     def finish(self) -> None:
         """Make `import jnst` work for users of .venv from anywhere, and then, last, say that all is there."""
@@ -230,17 +275,20 @@ class Setup:
         except OSError:
             return False
 
-    def step(self, *command: str) -> None:
+    def attempt(self, *command: str) -> int:
+        """Runs a command that writes into the log; returns its exit status."""
         with self.log.open("ab") as log:
-            done = subprocess.run(
+            return subprocess.run(
                 command,
                 cwd=self.root,
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=subprocess.STDOUT,
                 preexec_fn=die_with_parent(),
-            )
-        if not done.returncode:
+            ).returncode
+
+    def step(self, *command: str) -> None:
+        if not self.attempt(*command):
             return
         tail = "\n".join(self.log.read_text("utf-8", "replace").splitlines()[-15:])
         print(tail, file=sys.stderr)

@@ -1,15 +1,50 @@
-"""The convolution that every network here calls: 3x3, stride 1, same size, on one `[H, W, C]` feature map."""
+"""The convolution that every network here calls: 3x3, stride 1, same size, on one `[H, W, C]` feature map.
+
+Where a kernel was prepared for it, it runs by Winograd's minimal filtering F(4x4, 3x3) (Lavin & Gray 2016,
+https://arxiv.org/abs/1509.09308): 36 products where the sum over nine taps has 144. `prepare` says by device and shape
+where that is faster; elsewhere it is the library's own convolution. Departures from the paper:
+
+- The points are 0, 3/4, -3/4, 4/3, -4/3 and infinity, not 0, 1, -1, 2, -2 and infinity: rounding errors are a quarter
+  (Barabasz et al. 2020, https://doi.org/10.1145/3412380, on the choice), and the set is closed under x -> 1/x, so that
+  a kernel that is turned around has the same transform in another order: the image's gradient needs no second copy.
+- A transform is a pass over the rows, then one over the columns, each a sum of whole slices: vectors of channels all
+  the way, a third of the memory of all 36 at once, and a quarter of the compile time.
+- A large picture goes through in bands of rows, so that what lies between the passes stays in the caches.
+"""
+
+import functools
+import math
+from collections.abc import Sequence
+from fractions import Fraction
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import lax
 
-__all__ = ["conv3x3"]
+__all__ = ["conv3x3", "prepare", "transform"]
 
-_PAD_MODES = {"reflect": "reflect", "replicate": "edge"}
+_POINTS = (Fraction(0), Fraction(3, 4), Fraction(-3, 4), Fraction(4, 3), Fraction(-4, 3))  # and infinity
+_TILE = 4  # outputs of a tile, along each side
+_TAPS = 3
+_WINDOW = _TILE + _TAPS - 1
+
+LEAST_CHANNELS = {"cpu": (64, 64)}
+"""By platform: Winograd is faster from this many channels in and out. One without an entry never is: unmeasured."""
+
+BAND_BYTES = 40e6
+"""What a band's transformed input and output may take: about the last cache of a server's CPU."""
 
 
-def conv3x3(x: jax.Array, kernel: jax.Array, bias: jax.Array, *, padding: str = "zeros") -> jax.Array:
+def conv3x3(
+    x: jax.Array,
+    kernel: jax.Array,
+    bias: jax.Array,
+    *,
+    padding: str = "zeros",
+    rectify: bool = False,
+    winograd: jax.Array | None = None,
+) -> jax.Array:
     """Cross-correlation (deep learning's convolution) that keeps height and width.
 
     Args:
@@ -17,6 +52,8 @@ def conv3x3(x: jax.Array, kernel: jax.Array, bias: jax.Array, *, padding: str = 
         kernel: `[3, 3, in, out]`.
         bias: `[out]`.
         padding: `zeros`, `reflect` (without the border pixel) or `replicate`: a row of pixels on each side.
+        rectify: Whether max(., 0) follows.
+        winograd: The kernel once more, from `prepare`. Gradients go to `kernel`; this is a copy, and its own is 0.
 
     Returns:
         `[H, W, out]`.
@@ -25,11 +62,262 @@ def conv3x3(x: jax.Array, kernel: jax.Array, bias: jax.Array, *, padding: str = 
     >>> conv3x3(jnp.ones((4, 5, 2)), jnp.ones((3, 3, 2, 7)), jnp.zeros(7)).shape
     (4, 5, 7)
     """
-    if padding == "zeros":
-        border = [(1, 1), (1, 1)]
+    return _conv(x, kernel, bias, winograd, padding, rectify)
+
+
+def prepare(kernel: jax.Array, platform: str) -> jax.Array | None:
+    """`transform(kernel)` where Winograd is faster for it on this platform (`cpu`, `gpu`, `tpu`), else None."""
+    least = LEAST_CHANNELS.get(platform)
+    narrow = least is None or kernel.shape[2] < least[0] or kernel.shape[3] < least[1]
+    # Types of 16 bits would not bear the sums of the transforms.
+    return None if narrow or jnp.finfo(kernel.dtype).bits < 32 else transform(kernel)
+
+
+def transform(kernel: jax.Array) -> jax.Array:
+    """A kernel `[3, 3, in, out]` as Winograd's products need it: `[36, in, out]`.
+
+    >>> transform(jnp.ones((3, 3, 2, 7))).shape
+    (36, 2, 7)
+    """
+    taps = jnp.asarray(_matrices()[1], kernel.dtype)
+    highest = functools.partial(jnp.einsum, precision=lax.Precision.HIGHEST)
+    rows = highest("pi,ijcd->pjcd", taps, kernel)
+    return highest("qj,pjcd->pqcd", taps, rows).reshape(-1, *kernel.shape[2:])
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(4, 5))
+def _conv(x, kernel, bias, winograd, padding, rectify):
+    if winograd is not None:
+        return _winograd(padding, 0, rectify, False)(x[None], winograd, bias)[0]
+    y = _direct(x, kernel, padding) + bias[None, None]
+    return jax.nn.relu(y) if rectify else y
+
+
+def _forward(x, kernel, bias, winograd, padding, rectify):
+    y = _conv(x, kernel, bias, winograd, padding, rectify)
+    return y, (x, kernel, winograd, y if rectify else None)
+
+
+def _backward(padding, rectify, kept, change):
+    x, kernel, winograd, y = kept
+    if rectify:
+        change = jnp.where(y > 0, change, 0)
+    if winograd is not None:
+        # A plain convolution with the kernel turned around, in and out swapped.
+        lead = 0 if padding == "zeros" else 1
+        of_x = _folded(_winograd("zeros", lead, False, True)(change[None], winograd)[0], padding)
     else:
-        x = jnp.pad(x, ((1, 1), (1, 1), (0, 0)), mode=_PAD_MODES[padding])
-        border = [(0, 0), (0, 0)]
+        of_x = _of_input(x, kernel, change, padding)
+    of_kernel = jax.linear_transpose(lambda kernel: _direct(x, kernel, padding), kernel)(change)[0]
+    of_copy = None if winograd is None else jnp.zeros_like(winograd)
+    return of_x, of_kernel, change.sum((0, 1)), of_copy
+
+
+_conv.defvjp(_forward, _backward)
+
+
+def _direct(x, kernel, padding):
+    x = _bordered(x, padding)
+    border = [(1, 1), (1, 1)] if padding == "zeros" else [(0, 0), (0, 0)]
     # NHWC: the only layout that XLA's CPU convolutions run at full speed in.
-    y = lax.conv_general_dilated(x[None], kernel, (1, 1), border, dimension_numbers=("NHWC", "HWIO", "NHWC"))
-    return y[0] + bias[None, None]
+    return lax.conv_general_dilated(x[None], kernel, (1, 1), border, dimension_numbers=("NHWC", "HWIO", "NHWC"))[0]
+
+
+_SOURCE = {"replicate": 1, "reflect": 2}
+"""Which row of the bordered map its first row repeats."""
+
+
+def _bordered(x, padding):
+    """`x` with a row of pixels on each side; with zeros, whoever convolves adds them."""
+    if padding == "zeros":
+        return x
+    i = _SOURCE[padding]
+    x = jnp.pad(x, ((1, 1), (1, 1), (0, 0)))  # one copy; jnp.pad's other modes make two more
+    x = x.at[:, 0].set(x[:, i]).at[:, -1].set(x[:, -1 - i])
+    return x.at[0].set(x[i]).at[-1].set(x[-1 - i])
+
+
+_FEW = 4
+"""Up to so many channels in, a CPU's gradient is computed by planes."""
+
+
+def _of_input(x, kernel, change, padding):
+    """The gradient at `x` of the library's convolution."""
+
+    def whole(kernel, change):
+        return jax.linear_transpose(lambda x: _direct(x, kernel, padding), x)(change)[0]
+
+    def by_planes(kernel, change):
+        full = _planes(kernel, change)
+        return full[1:-1, 1:-1] if padding == "zeros" else _folded(full, padding)
+
+    return lax.platform_dependent(kernel, change, cpu=by_planes if x.shape[-1] <= _FEW else whole, default=whole)
+
+
+def _planes(kernel, change):
+    """The gradient at the bordered map. The library has vectors of channels, short with three: here each tap and
+    channel is a plane, and the planes are added up."""
+    (height, width, _), taps = change.shape, kernel.shape[:3]
+    pair = kernel.reshape(math.prod(taps), -1), change.reshape(height * width, -1)
+    kind = jnp.promote_types(change.dtype, jnp.float32)
+    planes = lax.dot_general(*pair, (((1,), (1,)), ((), ())), preferred_element_type=kind)
+    planes = lax.optimization_barrier(planes.reshape(*taps, height, width))
+    places = [(i, j) for i in range(_TAPS) for j in range(_TAPS)]
+    summed = sum(jnp.pad(planes[i, j], ((0, 0), (i, 2 - i), (j, 2 - j))) for i, j in places)
+    return jnp.moveaxis(summed, 0, -1).astype(change.dtype)
+
+
+def _folded(change, padding):
+    """The transpose of `_bordered`."""
+    if padding == "zeros":
+        return change
+    i = _SOURCE[padding]
+    change = change.at[i].add(change[0]).at[-1 - i].add(change[-1])
+    change = change.at[:, i].add(change[:, 0]).at[:, -1 - i].add(change[:, -1])
+    return change[1:-1, 1:-1]
+
+
+@functools.cache
+def _winograd(padding: str, lead: int, rectify: bool, turned: bool):
+    """`f(x, kernel)` or `f(x, kernel, bias)` of `[N, H, W, C]`, of which maps over `x` make a larger N.
+
+    `lead`: so many rows and columns of zeros are set around the map first. `turned`: with the kernel turned around and
+    its channels swapped.
+    """
+    static = {"padding": padding, "lead": lead, "rectify": rectify, "turned": turned}
+    run = jax.custom_batching.custom_vmap(functools.partial(_bands, **static))
+
+    @run.def_vmap
+    def rule(size, mapped, x, *rest):
+        if mapped[0] and not any(mapped[1:]):
+            y = run(x.reshape(-1, *x.shape[2:]), *rest)
+            return y.reshape(size, -1, *y.shape[1:]), True
+        pairs = zip((x, *rest), mapped, strict=True)
+        every = [arg if is_mapped else jnp.repeat(arg[None], size, 0) for arg, is_mapped in pairs]
+        return lax.map(lambda one: run(*one), tuple(every)), True
+
+    return run
+
+
+def _bands(x, kernel, bias=None, *, padding, lead, rectify, turned):
+    """The convolution, band after band."""
+    count, height, width, inputs = np.add(x.shape, (0, 2 * lead, 2 * lead, 0)).tolist()
+    outputs = kernel.shape[1 if turned else 2]
+    rows, columns = -(-height // _TILE), -(-width // _TILE)
+    bytes_of_row = _WINDOW**2 * columns * (inputs + outputs) * x.dtype.itemsize
+    bands = _divided(rows, bytes_of_row)
+    rows = -(-rows // bands)  # of tiles, in a band
+    together = count // _divided(count, rows * bytes_of_row) if bands == 1 else 1
+    x = _extended(x, lead, bands * rows * _TILE, columns * _TILE, padding)
+
+    def band(image, index):
+        y = _band(_with_border(x, image, index * (rows * _TILE), (together, rows * _TILE), padding), kernel, turned)
+        y = y if bias is None else y + bias
+        return jax.nn.relu(y) if rectify else y
+
+    if bands == 1 and together == count:
+        return band(np.uint32(0), np.uint32(0))[:, :height, :width]
+
+    def body(number, y):
+        number = number.astype(np.uint32)  # unsigned, or each index would be tested for a minus
+        image, index = number // bands * together, number % bands
+        return lax.dynamic_update_slice(y, band(image, index), (image, index * (rows * _TILE), *_ORIGIN))
+
+    y = jnp.zeros((count, bands * rows * _TILE, columns * _TILE, outputs), x.dtype)
+    return lax.fori_loop(0, count // together * bands, body, y)[:, :height, :width]
+
+
+_ORIGIN = (np.uint32(0), np.uint32(0))
+
+
+def _divided(size, bytes_of_one):
+    """Into how many equal parts `size` things go, each part within BAND_BYTES where that can be."""
+    parts = max(1, math.ceil(size * bytes_of_one / BAND_BYTES))
+    return next((n for n in range(parts, 2 * parts) if size % n == 0), parts)
+
+
+def _extended(x, lead, height, width, padding):
+    """`x` after `lead` rows and columns of zeros, with more of them at its end; the first there is its border."""
+    _, h, w, _ = x.shape
+    more = height - h - lead, width - w - lead
+    if not any(more):
+        return x
+    x = lax.pad(x, jnp.zeros((), x.dtype), [(0, 0, 0), (lead, more[0], 0), (lead, more[1], 0), (0, 0, 0)])
+    if padding != "zeros":
+        i = _SOURCE[padding]
+        x = x.at[:, :, w].set(x[:, :, w - i]) if more[1] else x
+        x = x.at[:, h].set(x[:, h - i]) if more[0] else x
+    return x
+
+
+def _with_border(x, image, start, size, padding):
+    """`size` images and rows from `image` and `start` on, with what surrounds them."""
+    images, rows = size
+    _, height, width, channels = x.shape
+    take = lambda at, rows: lax.dynamic_slice(x, (image, at, *_ORIGIN), (images, rows, width, channels))  # noqa: E731
+    one = np.uint32(1)
+    before, after = take(jnp.maximum(start, one) - one, 1), take(jnp.minimum(start + rows, np.uint32(height - 1)), 1)
+    if padding == "zeros":
+        before, after = jnp.where(start == 0, 0, before), jnp.where(start + rows == height, 0, after)
+    elif padding == "reflect":
+        before = jnp.where(start == 0, take(np.uint32(min(1, height - 1)), 1), before)
+        after = jnp.where(start + rows == height, take(np.uint32(max(0, height - 2)), 1), after)
+    x = jnp.concatenate([before, take(start, rows), after], 1)
+    if padding == "zeros":
+        return lax.pad(x, jnp.zeros((), x.dtype), [(0, 0, 0), (0, 0, 0), (1, 1, 0), (0, 0, 0)])
+    i = _SOURCE[padding] - 1
+    return jnp.concatenate([x[:, :, i : i + 1], x, x[:, :, width - 1 - i : width - i]], 2)
+
+
+def _band(x, kernel, turned):
+    """The convolution of `[n, 4 r + 2, 4 c + 2, in]` without border: `[n, 4 r, 4 c, out]`."""
+    outputs, _, inputs = _turned() if turned else _matrices()
+    n, height, width, channels = x.shape
+    r, c = (height - 2) // _TILE, (width - 2) // _TILE
+    step = lambda array, axis, i, tiles: lax.slice_in_dim(array, i, i + _TILE * (tiles - 1) + 1, _TILE, axis)  # noqa: E731
+    apart = lax.optimization_barrier  # or XLA would fuse passes, and compute the earlier one six times
+    x = apart(_combine(inputs, [step(x, 1, i, r) for i in range(_WINDOW)], 0))  # [6, n, r, width, in]
+    x = apart(_combine(inputs, [step(x, 3, i, c) for i in range(_WINDOW)], 1))  # [6, 6, n, r, c, in]
+    x = x.reshape(_WINDOW**2, n * r * c, channels)
+    y = lax.dot_general(x, kernel, (((2,), (2 if turned else 1,)), ((0,), (0,))), precision=lax.Precision.HIGHEST)
+    y = apart(y).reshape(_WINDOW, _WINDOW, n, r, c, -1)
+    y = apart(_combine(outputs, [y[:, q] for q in range(_WINDOW)], 4)).reshape(_WINDOW, n, r, _TILE * c, -1)
+    y = _combine(outputs, [y[p] for p in range(_WINDOW)], 2)
+    return y.reshape(n, _TILE * r, _TILE * c, -1)
+
+
+def _combine(matrix, parts: Sequence[jax.Array], axis):
+    """The sums of `parts` that the rows of `matrix` say, stacked."""
+    sums = [sum(float(factor) * part for factor, part in zip(row, parts, strict=True) if factor) for row in matrix]
+    return jnp.stack(sums, axis)
+
+
+@functools.cache
+def _matrices():
+    """Winograd's A^T `[4, 6]`, G `[6, 3]` and B^T `[6, 6]`: y = A^T ((G k) * (B^T x)), from Toom and Cook's theorem."""
+    norms = [math.prod(p - q for q in _POINTS if q != p) for p in _POINTS]
+    outputs = [[p**i for p in _POINTS] + [Fraction(i == _TILE - 1)] for i in range(_TILE)]
+    taps = [[p**i / norm for i in range(_TAPS)] for p, norm in zip(_POINTS, norms, strict=True)] + [
+        [0] * (_TAPS - 1) + [1]
+    ]
+    inputs = [_polynomial([q for q in _POINTS if q != p]) + [0] for p in _POINTS] + [_polynomial(_POINTS)]
+    return tuple(np.array(matrix, float) for matrix in (outputs, taps, inputs))
+
+
+@functools.cache
+def _turned():
+    """The same for a kernel that is turned around, whose transform G k is in the order of 1/x."""
+    outputs, taps, inputs = _matrices()
+    order = [_WINDOW - 1] + [_POINTS.index(1 / p) for p in _POINTS[1:]] + [0]
+    # Row x of G, turned around, is row 1/x but for a factor.
+    factors = [taps[i, ::-1] @ taps[j] / (taps[j] @ taps[j]) for i, j in enumerate(order)]
+    places = np.argsort(order)
+    return (outputs * factors)[:, places], None, inputs[places]
+
+
+def _polynomial(roots):
+    """Coefficients of the product of (x - root), lowest first."""
+    found = [Fraction(1)]
+    for root in roots:
+        found = [low - root * high for low, high in zip([0, *found], [*found, 0], strict=True)]
+    return found

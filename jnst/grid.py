@@ -16,7 +16,7 @@ import numpy as np
 from jax import lax
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from jnst import optimize
+from jnst import compiler, optimize
 from jnst.config import OptimizerConfig
 from jnst.optimize import OptimState
 from jnst.types import Image, Rates, Terms
@@ -141,7 +141,7 @@ def compile_steps(
     )
     steps = [place(jax.eval_shape(lambda: jnp.int32(1)), _EVERYWHERE)] if loop else []
     lowered = jax.jit(advance, donate_argnums=0).lower(place(lanes, _SPREAD), place(shared, _EVERYWHERE), *steps)
-    compiled = lowered.compile()
+    compiled = compiler.compiled(lowered)
     return Program(advance=compiled, lanes=count, loops=loop, bytes=_bytes(compiled))
 
 

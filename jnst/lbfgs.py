@@ -8,6 +8,7 @@ goes on, and whoever drives it keeps the best iterate. Within a box, a step that
 The pairs lie in two buffers of fixed size, written in a circle: no shape depends on how many there are.
 """
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import jax
@@ -38,7 +39,11 @@ class LbfgsState(NamedTuple):
 
 
 def lbfgs(
-    learning_rate: jax.Array | float = 1.0, *, history: int = 100, box: tuple[float, float] | None = None
+    learning_rate: jax.Array | float = 1.0,
+    *,
+    history: int = 100,
+    box: tuple[float, float] | None = None,
+    preconditioner: Callable[[jax.Array], jax.Array] | None = None,
 ) -> optax.GradientTransformationExtraArgs:
     """The transformation. Its `update` needs `params` only where there is a `box`.
 
@@ -47,6 +52,8 @@ def lbfgs(
         history: How many pairs are kept at most.
         box: Bounds that the iterates must keep. A step is cut off at them, coordinates that lie on one and are pushed
             outwards stay, and what was cut off is no part of the pair.
+        preconditioner: A linear map P, symmetric and positive: H_0 is a multiple of it, not of the identity. It makes
+            the steps of L-BFGS on z with x = P^(1/2) z, without leaving x.
 
     >>> solver = lbfgs(history=5)
     >>> x, state = jnp.array([3.0, -2.0]), solver.init(jnp.zeros(2))
@@ -56,6 +63,8 @@ def lbfgs(
     >>> bool(jnp.abs(x).max() < 1e-3)
     True
     """
+
+    precondition = preconditioner or (lambda x: x)
 
     def init(params):
         shape, dtype = jnp.shape(params), jnp.result_type(params)
@@ -72,12 +81,12 @@ def lbfgs(
 
     def update(gradient, state, params=None, *, hold=False, **extra):
         """`hold`: nothing has been evaluated yet; the update is 0 and the state stays."""
-        state = _remember(gradient, state)
+        state = _remember(gradient, state, precondition)
         direction = -gradient
         if box is not None:
             free = ~(((params <= box[0]) & (gradient > 0)) | ((params >= box[1]) & (gradient < 0)))
             direction = jnp.where(free, direction, 0)
-        direction = _precondition(direction, state)
+        direction = _inverse_hessian(direction, state, precondition)
         first = jnp.minimum(1.0, 1.0 / jnp.sum(jnp.abs(gradient)))
         move = jnp.where(state.count == 0, first, 1.0) * learning_rate * direction
         if box is not None:
@@ -96,7 +105,7 @@ def lbfgs(
     return optax.GradientTransformationExtraArgs(init, update)
 
 
-def _remember(gradient, state):
+def _remember(gradient, state, precondition):
     """The state with the pair that the last update and this gradient make, where it is kept."""
     change = gradient - state.gradient
     curvature = jnp.vdot(change, state.update)
@@ -113,11 +122,11 @@ def _remember(gradient, state):
         moves=put(state.moves, state.update),
         changes=put(state.changes, change),
         rho=put(state.rho, 1 / safe),
-        scale=jnp.where(kept, safe / jnp.where(kept, jnp.vdot(change, change), 1), state.scale),
+        scale=jnp.where(kept, safe / jnp.where(kept, jnp.vdot(change, precondition(change)), 1), state.scale),
     )
 
 
-def _precondition(direction, state):
+def _inverse_hessian(direction, state, precondition):
     """The two-loop recursion: the inverse Hessian's estimate times `direction`."""
     history = state.rho.shape[0]
     used = jnp.minimum(state.pairs, history)
@@ -139,4 +148,4 @@ def _precondition(direction, state):
         return direction + (alphas[place] - beta) * move
 
     direction, alphas = lax.fori_loop(0, used, newest_first, (direction, jnp.zeros_like(state.rho)))
-    return lax.fori_loop(0, used, oldest_first, state.scale * direction)
+    return lax.fori_loop(0, used, oldest_first, state.scale * precondition(direction))

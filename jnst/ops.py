@@ -27,12 +27,27 @@ def gram(features: jax.Array, scale: float) -> jax.Array:
     Summed in float32 at least and at the highest precision: on a TPU or GPU the default would round the products,
     and a style loss is a difference of nearly equal sums.
     """
-    flat = features.reshape(-1, features.shape[-1])
+    # The scale after the sum: bfloat16 would round it, and so the two sides of a loss differently.
+    return scale * _products(features.reshape(-1, features.shape[-1]))
+
+
+@jax.custom_vjp
+def _products(flat):
+    return _sums(flat, flat, 0, 0)
+
+
+def _of_products(flat, change):
+    # Both factors are the same: one product with the symmetric part, where the rule for products would make two.
     kind = jnp.promote_types(flat.dtype, jnp.float32)
-    sums = lax.dot_general(
-        flat, flat, (((0,), (0,)), ((), ())), precision=lax.Precision.HIGHEST, preferred_element_type=kind
-    )
-    return scale * sums  # after the sum: bfloat16 would round the scale, and so the two sides of a loss differently
+    return (_sums(flat, (change + change.T).astype(kind), 1, 0).astype(flat.dtype),)
+
+
+_products.defvjp(lambda flat: (_products(flat), flat), _of_products)
+
+
+def _sums(a, b, i, j):
+    kind = jnp.promote_types(a.dtype, jnp.float32)
+    return lax.dot_general(a, b, (((i,), (j,)), ((), ())), precision=lax.Precision.HIGHEST, preferred_element_type=kind)
 
 
 def total_variation(image: jax.Array, kind: str) -> jax.Array:

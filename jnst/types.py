@@ -22,7 +22,8 @@ Terms = Mapping[str, jax.Array]
 """Weighted loss terms by name, scalars: `total`, and what it is the sum of."""
 
 Params = Mapping[str, object]
-"""A backbone: `{"mean": [3], "conv1_1": {"kernel": [3, 3, in, out], "bias": [out]}, ...}`."""
+"""A backbone: `{"mean": [3], "conv1_1": {"kernel": [3, 3, in, out], "bias": [out]}, ...}`. After `vgg.prepare` a layer
+may also have `winograd`, the kernel in another form."""
 
 
 class Weights(NamedTuple):

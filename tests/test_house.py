@@ -25,6 +25,7 @@ LAYERS = {
     "images": 1,
     "weights": 1,
     "ops": 1,
+    "compiler": 1,
     "conv": 1,
     "transforms": 1,
     "parameterize": 2,

@@ -608,7 +608,7 @@ def tracked():
     if listed.returncode == 0 and listed.stdout:
         paths = [REPO / os.fsdecode(name) for name in listed.stdout.split(b"\0") if name]
     else:
-        left_out = {".venv", ".git", "out"}
+        left_out = {".venv", ".venv-bench", ".git", "out"}
         paths = [path for path in REPO.rglob("*") if not left_out & set(path.relative_to(REPO).parts)]
     return [path for path in paths if path.is_file() and not path.is_symlink()]
 

@@ -11,12 +11,11 @@ from collections.abc import Sequence
 import jax
 import jax.numpy as jnp
 
-from jnst import ops
+from jnst import conv, ops
 from jnst.config import CONVOLUTIONS
-from jnst.conv import conv3x3
 from jnst.types import Features, Image, Params
 
-__all__ = ["convolutions", "features", "min_size", "standardize"]
+__all__ = ["convolutions", "features", "min_size", "prepare", "standardize"]
 
 
 def convolutions(layers: Sequence[str] | None = None) -> tuple[str, ...]:
@@ -64,20 +63,36 @@ def features(
     found = {}
     x = image
     for name in convolutions(layers):
-        x = _layer(params, x, name, pooling, padding)
-        found[name] = x
-        x = found["relu" + name[4:]] = jax.nn.relu(x)
+        if name in layers:
+            x = found[name] = _layer(params, x, name, pooling, padding)
+            x = jax.nn.relu(x)
+        else:
+            x = _layer(params, x, name, pooling, padding, rectify=True)
+        found["relu" + name[4:]] = x
     return {layer: found[layer] for layer in layers}
 
 
-def _layer(params, x, name, pooling, padding):
+def prepare(params: Params, platform: str) -> Params:
+    """Params that `features` computes with faster on a platform (`cpu`, `gpu`, `tpu`): see `conv.prepare`.
+
+    The images' gradient and the features are the same but for rounding. Of use where the params stay as they are:
+    gradients go to the kernels, not to what was made of them here.
+    """
+    prepared = dict(params)
+    for name in CONVOLUTIONS:
+        if name in params:
+            kernel = conv.prepare(params[name]["kernel"], platform)
+            prepared[name] = dict(params[name]) if kernel is None else {**params[name], "winograd": kernel}
+    return prepared
+
+
+def _layer(params, x, name, pooling, padding, rectify=False):
     """One convolution with what stands before it: the mean's subtraction or a pooling."""
-    kernel, bias = params[name]["kernel"], params[name]["bias"]
     if name == "conv1_1":
-        x = (x - params["mean"][None, None]).astype(kernel.dtype)
+        x = (x - params["mean"][None, None]).astype(params[name]["kernel"].dtype)
     elif name.endswith("_1"):
         x = ops.pool(x, pooling)
-    return conv3x3(x, kernel, bias, padding=padding)
+    return conv.conv3x3(x, **params[name], padding=padding, rectify=rectify)
 
 
 def standardize(

@@ -211,7 +211,7 @@ def test_padding_lanes_change_nothing(x64, params, run):
 def test_the_loop_of_an_accelerator_gives_the_same(x64, params, run, monkeypatch):
     runs = [run(style_weight=weight, print_every=4, precision="float64", **ADAM) for weight in (1.0, 100.0)]
     plain = _Batch(runs, params, 2).all()
-    monkeypatch.setattr(task.loop, "_platform", lambda: "gpu")
+    monkeypatch.setattr(task.loop, "platform", lambda: "gpu")
     monkeypatch.setattr(task.loop, "ON_DEVICE", 3)
     seen = []
     looped = _Batch(runs, params, 2)
@@ -229,7 +229,7 @@ def test_a_run_that_diverges_ends_alone(params, run, monkeypatch):
     runs = [run(learning_rate=rate, **wild) for rate in (0.01, 1e12, 0.02)]
     for loops in (False, True):
         if loops:
-            monkeypatch.setattr(task.loop, "_platform", lambda: "gpu")
+            monkeypatch.setattr(task.loop, "platform", lambda: "gpu")
             monkeypatch.setattr(task.loop, "ON_DEVICE", 4)
         found = _Batch(runs, params, 3).all()
         alone = _alone(runs[1], params)

@@ -207,7 +207,7 @@ def test_the_first_term_that_is_not_finite_is_named(params, pictures, terms, nam
 def test_the_chunks_of_an_accelerator_give_the_same_run(run, monkeypatch):
     config = _config(steps=8, print_every=4, save_every=6)
     plain, seen = run(config), []
-    monkeypatch.setattr(task.loop, "_platform", lambda: "gpu")
+    monkeypatch.setattr(task.loop, "platform", lambda: "gpu")
     monkeypatch.setattr(task.loop, "ON_DEVICE", 3)
     chunked = run(config, callback=lambda record: seen.append(record.step))
     assert seen == [0, 3, 4, 6, 8]  # each row, each saved step, and never more than three steps unseen
@@ -220,7 +220,7 @@ def test_the_chunks_of_an_accelerator_give_the_same_run(run, monkeypatch):
 
 @pytest.mark.slow
 def test_divergence_within_an_accelerator_s_chunk_is_found_at_its_step(run, monkeypatch):
-    monkeypatch.setattr(task.loop, "_platform", lambda: "gpu")
+    monkeypatch.setattr(task.loop, "platform", lambda: "gpu")
     monkeypatch.setattr(task.loop, "ON_DEVICE", 3)
     result = run(_config(projection="none", learning_rate=1e12, print_every=0, steps=8))
     assert (result.stopped, result.bad_step, result.bad_term, result.best_step) == ("diverged", 1, "style", 0)

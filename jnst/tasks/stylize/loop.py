@@ -4,9 +4,9 @@ import math
 from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
-import jax.numpy as jnp
 import numpy as np
 
+from jnst.compiler import platform
 from jnst.config import StylizeConfig
 from jnst.types import Snapshot
 
@@ -66,7 +66,7 @@ class Result(NamedTuple):
 def most_steps() -> int:
     """How many steps the device here makes between two looks of the host: on a CPU one, since XLA runs a convolution's
     gradient 3 to 4 times slower inside a loop there, and a call costs nothing beside a step."""
-    return 1 if _platform() == "cpu" else ON_DEVICE
+    return 1 if platform() == "cpu" else ON_DEVICE
 
 
 def first_bad(terms: Mapping[str, float]) -> str:
@@ -96,8 +96,3 @@ def row(step: int, terms: Mapping[str, float]) -> dict[str, float]:
     return {"step": step, "total": terms["content"] + terms["style"] + terms["tv"]} | {
         name: terms[name] for name in ("content", "style", "tv")
     }
-
-
-def _platform():
-    """Of the device that computes by default here."""
-    return next(iter(jnp.zeros(()).devices())).platform

@@ -154,7 +154,9 @@ def begin(
         lambda *leaves: jnp.stack([leaves[place] for place in places]), *trees
     )
     table = lambda found, size: stack(list(found.values()), [min(place, len(found) - 1) for place in range(size)])  # noqa: E731
-    shared = Shared(network, table(contents, tables[0]), table(styles, tables[1]))
+    if "prepared" not in memo:
+        memo["prepared"] = parts.prepared(network)
+    shared = Shared(memo["prepared"], table(contents, tables[0]), table(styles, tables[1]))
     begun = grid.begin(
         stack([run.key for run in runs], padded),
         stack(canvases, padded),

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jnst import objective, optimize
+from jnst import compiler, objective, optimize
 from jnst.config import StylizeConfig, parse_mix
 from jnst.tasks.stylize import parts
 from jnst.tasks.stylize.loop import Callback, Record, Result, first_bad, is_row, most_steps, next_stop, row
@@ -150,14 +150,14 @@ def _begin(key, params, content, styles, init, *, config, spec, standardize):
     rates = parts.rates(config)
     canvas = parts.start(key, content, params["mean"], config, init=init)
     state = optimize.init(canvas, rates, parts.optimizer_config(config))
-    return state, (params, targets, parts.weights(config), rates)
+    return state, (parts.prepared(params), targets, parts.weights(config), rates)
 
 
 def _compile(key, state, arguments, spec, config):
     steps = () if most_steps() == 1 else (jnp.int32(1),)
-    return _advance.lower(
-        state, *arguments, *steps, key=key, spec=spec, config=parts.optimizer_config(config)
-    ).compile()
+    return compiler.compiled(
+        _advance.lower(state, *arguments, *steps, key=key, spec=spec, config=parts.optimizer_config(config))
+    )
 
 
 def run(prepared: Prepared, *, callback: Callback | None = None) -> Result:

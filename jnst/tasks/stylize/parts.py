@@ -9,7 +9,7 @@ from collections.abc import Sequence
 import jax
 import jax.numpy as jnp
 
-from jnst import objective, ops
+from jnst import compiler, objective, ops
 from jnst.config import CONVOLUTIONS, ObjectiveSpec, OptimizerConfig, StylizeConfig, parse_layers, parse_rate
 from jnst.nets import vgg
 from jnst.types import Image, Params, Rates, Weights
@@ -21,6 +21,7 @@ __all__ = [
     "network",
     "objective_spec",
     "optimizer_config",
+    "prepared",
     "rates",
     "recolored",
     "start",
@@ -117,6 +118,16 @@ def network(
         kernels = {name: needed[name] for name in needed if name != "mean"}
         needed = {"mean": needed["mean"], **jax.tree.map(lambda leaf: leaf.astype(jnp.bfloat16), kernels)}
     return needed
+
+
+def prepared(params: Params) -> Params:
+    """The network that steps are made with: `vgg.prepare` for the device. It serves many steps, not a single pass."""
+    return _prepare(params, compiler.platform())
+
+
+@functools.partial(jax.jit, static_argnames=("platform",))
+def _prepare(params, platform):
+    return vgg.prepare(params, platform)
 
 
 def recolored(content: Image, styles: Sequence[Image], mode: str) -> tuple[Image, list[Image]]:
