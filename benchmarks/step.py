@@ -210,16 +210,19 @@ class _Side:
         if not one:
             step = jax.vmap(step, in_axes=(0, None, Targets(content=0, style=None), None))
         self.function, self.targets = jax.jit(step), targets
-        self.arguments = lambda targets: (self.image, params, targets, parts.weights(config))
+        prepared = parts.prepared(params)
+        self.arguments = lambda targets: (self.image, prepared, targets, parts.weights(config))
 
     def asked(self):
         return {"compile": self.compile, "check": self.check, "step": self.step}
 
     def compile(self, tell):
         """Seconds of tracing, lowering and compiling; nothing is computed."""
+        from jnst import compiler
+
         arguments = self.arguments(self.jax.eval_shape(self.targets))
         start = time.perf_counter()
-        self.compiled = self.function.lower(*arguments).compile()
+        self.compiled = compiler.compiled(self.function.lower(*arguments))
         return {"seconds": time.perf_counter() - start}
 
     def check(self, tell):

@@ -205,14 +205,15 @@ def _bands(x, kernel, bias=None, *, padding, lead, rectify, turned):
     outputs = kernel.shape[1 if turned else 2]
     rows, columns = -(-height // _TILE), -(-width // _TILE)
     bytes_of_row = _WINDOW**2 * columns * (inputs + outputs) * x.dtype.itemsize
-    bands = _divided(rows, bytes_of_row)
+    bands = _bands_of(rows, bytes_of_row)
     rows = -(-rows // bands)  # of tiles, in a band
-    together = count // _divided(count, rows * bytes_of_row) if bands == 1 else 1
+    most = max(1, int(BAND_BYTES / (rows * bytes_of_row)))
+    together = next(n for n in range(min(count, most), 0, -1) if count % n == 0)
     x = _extended(x, lead, bands * rows * _TILE, columns * _TILE, padding)
 
     def band(image, index):
         y = _band(_with_border(x, image, index * (rows * _TILE), (together, rows * _TILE), padding), kernel, turned)
-        y = y if bias is None else y + bias
+        y = y if bias is None else y + bias[None, None, None]
         return jax.nn.relu(y) if rectify else y
 
     if bands == 1 and together == count:
@@ -230,10 +231,11 @@ def _bands(x, kernel, bias=None, *, padding, lead, rectify, turned):
 _ORIGIN = (np.uint32(0), np.uint32(0))
 
 
-def _divided(size, bytes_of_one):
-    """Into how many equal parts `size` things go, each part within BAND_BYTES where that can be."""
-    parts = max(1, math.ceil(size * bytes_of_one / BAND_BYTES))
-    return next((n for n in range(parts, 2 * parts) if size % n == 0), parts)
+def _bands_of(rows, bytes_of_row):
+    """How many bands a map of so many rows of tiles goes in: each within BAND_BYTES where that can be, and all alike
+    where that costs no more than twice as many."""
+    least = min(rows, math.ceil(rows * bytes_of_row / BAND_BYTES))
+    return next((n for n in range(least, 2 * least) if rows % n == 0), least)
 
 
 def _extended(x, lead, height, width, padding):

@@ -43,7 +43,7 @@ def lbfgs(
     *,
     history: int = 100,
     box: tuple[float, float] | None = None,
-    preconditioner: Callable[[jax.Array], jax.Array] | None = None,
+    precondition: Callable[[jax.Array], jax.Array] | None = None,
 ) -> optax.GradientTransformationExtraArgs:
     """The transformation. Its `update` needs `params` only where there is a `box`.
 
@@ -52,8 +52,8 @@ def lbfgs(
         history: How many pairs are kept at most.
         box: Bounds that the iterates must keep. A step is cut off at them, coordinates that lie on one and are pushed
             outwards stay, and what was cut off is no part of the pair.
-        preconditioner: A linear map P, symmetric and positive: H_0 is a multiple of it, not of the identity. It makes
-            the steps of L-BFGS on z with x = P^(1/2) z, without leaving x.
+        precondition: A linear map P, symmetric and positive, of which H_0 is a multiple; without it, of the identity.
+            The updates are those of L-BFGS on z with x = P^(1/2) z, but for the length of the first one.
 
     >>> solver = lbfgs(history=5)
     >>> x, state = jnp.array([3.0, -2.0]), solver.init(jnp.zeros(2))
@@ -64,7 +64,7 @@ def lbfgs(
     True
     """
 
-    precondition = preconditioner or (lambda x: x)
+    precondition = precondition or (lambda x: x)
 
     def init(params):
         shape, dtype = jnp.shape(params), jnp.result_type(params)

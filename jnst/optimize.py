@@ -13,6 +13,7 @@ import jax.numpy as jnp
 import optax
 from jax import lax
 
+from jnst import ops
 from jnst.config import OPTIMIZERS, OptimizerConfig
 from jnst.lbfgs import lbfgs
 from jnst.types import Image, Rates, Terms
@@ -43,7 +44,8 @@ def make_optimizer(rates: Rates, config: OptimizerConfig) -> optax.GradientTrans
     if config.line_search == "zoom":
         return _holding(optax.lbfgs(memory_size=config.history))
     box = (0, config.canvas_scale) if config.projection == "clip" else None
-    return lbfgs(rates.learning_rate, history=config.history, box=box)
+    precondition = ops.even_out if config.preconditioner == "fourier" else None
+    return lbfgs(rates.learning_rate, history=config.history, box=box, precondition=precondition)
 
 
 def _holding(optimizer):

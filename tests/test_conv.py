@@ -1,14 +1,17 @@
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 import reference
+from jax import lax
 from jax.test_util import check_grads
 
 from jnst import conv
 from jnst.config import PADDINGS
 
-conv3x3 = jax.jit(conv.conv3x3, static_argnames="padding")
+conv3x3 = jax.jit(conv.conv3x3, static_argnames=("padding", "rectify"))
 
 
 def _arrays(rng, dtype=np.float64, shape=(5, 7, 3), out=4):
@@ -32,6 +35,15 @@ def test_float32_is_right_to_a_millionth(rng, padding):
     expected = reference.conv3x3(*(array.astype(np.float64) for array in (x, kernel, bias)), padding)
     assert ours.dtype == jnp.float32
     np.testing.assert_allclose(ours, expected, rtol=0, atol=1e-6 * np.abs(expected).max())
+
+
+@pytest.mark.parametrize("padding", PADDINGS)
+def test_rectified_it_is_never_negative(x64, rng, padding):
+    x, kernel, bias = _arrays(rng)
+    ours = conv3x3(*map(jnp.asarray, (x, kernel, bias)), padding=padding, rectify=True)
+    expected = np.maximum(reference.conv3x3(x, kernel, bias, padding), 0)
+    assert (expected == 0).any()
+    np.testing.assert_allclose(ours, expected, rtol=1e-12, atol=1e-12)
 
 
 def test_is_a_cross_correlation(rng):
@@ -94,3 +106,108 @@ def test_gradients_over_many_images_are_finite_differences(x64, rng, padding):
     images = jnp.asarray(rng.standard_normal((2, 4, 3, 2)))
     many = jax.vmap(lambda x, *rest: conv3x3(x, *rest, padding=padding), (0, None, None))
     check_grads(many, (images, kernel, bias), 1, ["rev"], atol=1e-7, rtol=1e-7)
+
+
+# ---- The image's gradient, which a CPU computes by planes where channels are few
+
+
+def _vjp(x, kernel, bias, change, padding, rectify):
+    """Three VJPs of `conv3x3`."""
+    pull = jax.vjp(lambda *args: conv.conv3x3(*args, padding=padding, rectify=rectify), x, kernel, bias)[1]
+    return pull(change)
+
+
+def _plain_vjp(x, kernel, bias, change, padding, rectify):
+    """The same by the library's padding and its rules."""
+
+    def plain(x, kernel, bias):
+        mode = {"zeros": "constant", "reflect": "reflect", "replicate": "edge"}[padding]
+        x = jnp.pad(x, ((1, 1), (1, 1), (0, 0)), mode)
+        y = lax.conv_general_dilated(x[None], kernel, (1, 1), "VALID", dimension_numbers=("NHWC", "HWIO", "NHWC"))
+        y = y[0] + bias[None, None]
+        return jax.nn.relu(y) if rectify else y
+
+    return jax.vjp(plain, x, kernel, bias)[1](change)
+
+
+# Compiled in half the time, to slower programs with the same sums.
+_QUICK = {"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes": True}
+vjp, plain_vjp = (
+    jax.jit(f, static_argnames=("padding", "rectify"), compiler_options=_QUICK) for f in (_vjp, _plain_vjp)
+)
+
+
+@functools.partial(jax.jit, static_argnames="padding", compiler_options=_QUICK)
+def image_vjp(x, kernel, bias, change, padding):
+    return _vjp(x, kernel, bias, change, padding, False)[0]
+
+
+_CASES = [
+    (padding, *case)
+    for padding in PADDINGS
+    for case in [(3, (5, 7), True), (1, (2, 2), True), (4, (2, 9), False), (5, (5, 7), True)]  # five: not by planes
+]
+
+
+@pytest.mark.parametrize(
+    ("padding", "channels", "size", "rectify"),
+    [
+        ("reflect", 3, (5, 7), True),
+        ("zeros", 3, (1, 1), True),
+        *(pytest.param(*case, marks=pytest.mark.slow) for case in [*_CASES, ("replicate", 3, (1, 6), True)]),
+    ],
+)
+def test_gradients_equal_those_of_the_library(x64, rng, padding, channels, size, rectify):
+    arrays = [
+        *map(jnp.asarray, _arrays(rng, shape=(*size, channels), out=6)),
+        jnp.asarray(rng.standard_normal((*size, 6))),
+    ]
+    pairs = zip(vjp(*arrays, padding, rectify), plain_vjp(*arrays, padding, rectify), strict=True)
+    for ours, expected in pairs:
+        np.testing.assert_allclose(ours, expected, rtol=0, atol=1e-12 * np.abs(expected).max())
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("padding", PADDINGS)
+def test_rectified_gradients_are_finite_differences(x64, padding):
+    arrays = tuple(map(jnp.asarray, _arrays(np.random.default_rng(1), shape=(4, 3, 2), out=2)))
+    assert np.abs(conv3x3(*arrays, padding=padding)).min() > 0.005  # no rectifier flips within the difference
+    function = lambda *arrays: conv3x3(*arrays, padding=padding, rectify=True)  # noqa: E731
+    check_grads(function, arrays, 1, ["rev"], atol=1e-7, rtol=1e-7, eps=1e-5)
+
+
+def test_nothing_passes_a_rectifier_at_zero(rng):
+    kernel = jnp.asarray(rng.standard_normal((3, 3, 3, 4)), jnp.float32)
+    for gradient in vjp(jnp.zeros((4, 5, 3)), kernel, jnp.zeros(4), jnp.ones((4, 5, 4)), "zeros", True):
+        np.testing.assert_array_equal(gradient, 0)
+
+
+@pytest.mark.parametrize("channels", [3, pytest.param(5, marks=pytest.mark.slow)])
+def test_float32_gradients_of_the_image_are_right_to_a_millionth(x64, rng, channels):
+    arrays = [*_arrays(rng, np.float32, (6, 9, channels), 64), rng.standard_normal((6, 9, 64)).astype(np.float32)]
+    with jax.default_matmul_precision("highest"):
+        ours = image_vjp(*map(jnp.asarray, arrays), "zeros")
+    expected = plain_vjp(*(jnp.asarray(array, jnp.float64) for array in arrays), "zeros", False)[0]
+    assert ours.dtype == jnp.float32
+    np.testing.assert_allclose(ours, expected, rtol=0, atol=1e-6 * np.abs(expected).max())
+
+
+def test_bfloat16_gradients_by_planes_are_near_the_float32_ones(rng):
+    arrays = [*_arrays(rng, np.float32, (6, 9, 3), 64), rng.standard_normal((6, 9, 64)).astype(np.float32)]
+    half = [jnp.asarray(array, jnp.bfloat16) for array in arrays]
+    ours = image_vjp(*half, "reflect")
+    exact = image_vjp(*(array.astype(jnp.float32) for array in half), "reflect")
+    assert ours.dtype == jnp.bfloat16
+    error = np.abs(ours.astype(jnp.float32) - exact).max() / np.abs(exact).max()
+    assert 0 < error < 0.01  # what is summed is float32; the sums are rounded, those of the border thrice
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("padding", PADDINGS)
+def test_gradients_by_planes_under_vmap_equal_a_loop(x64, rng, padding):
+    shapes = (2, 5, 6, 3), (2, 3, 3, 3, 4), (2, 4), (2, 5, 6, 4)
+    arrays = [jnp.asarray(rng.standard_normal(shape)) for shape in shapes]
+    ours = jax.jit(jax.vmap(lambda *arrays: _vjp(*arrays, padding, True)))(*arrays)
+    for i in range(2):
+        for mine, expected in zip(ours, plain_vjp(*(array[i] for array in arrays), padding, True), strict=True):
+            np.testing.assert_allclose(mine[i], expected, rtol=0, atol=1e-12 * np.abs(expected).max())

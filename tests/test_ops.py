@@ -129,6 +129,62 @@ def test_gram_asks_for_the_highest_precision():
     assert "precision=(Precision.HIGHEST, Precision.HIGHEST)" in jaxpr
 
 
+def test_gram_gradient_is_one_product_more_at_the_highest_precision():
+    jaxpr = str(jax.make_jaxpr(lambda f, change: jax.vjp(ops.gram, f, 1.0)[1](change))(jnp.ones((2, 2, 3)), jnp.eye(3)))
+    assert jaxpr.count("dot_general[") == 2
+    assert jaxpr.count("precision=(Precision.HIGHEST, Precision.HIGHEST)") == 2
+
+
+def _gram_vjp(f, change, gram=ops.gram):
+    return jax.vjp(lambda f: gram(f, 0.3), f)[1](change)[0]
+
+
+def _plain_gram(f, scale):
+    flat = f.reshape(-1, f.shape[-1])
+    return scale * flat.T @ flat
+
+
+@pytest.mark.parametrize(
+    "shape", [(3, 4, 5), *(pytest.param(s, marks=pytest.mark.slow) for s in [(1, 1, 4), (2, 5, 1)])]
+)
+def test_gram_gradient_equals_that_of_a_plain_product_whatever_comes_back(x64, rng, shape):
+    f, change = (
+        jnp.asarray(rng.standard_normal(shape)),
+        jnp.asarray(rng.standard_normal(2 * shape[-1:])),
+    )  # not symmetric
+    ours, plain = jax.jit(_gram_vjp)(f, change), _gram_vjp(f, change, _plain_gram)
+    np.testing.assert_allclose(ours, plain, rtol=0, atol=1e-13 * np.abs(plain).max())
+
+
+def test_gram_gradient_under_vmap_equals_a_loop(x64, rng):
+    f, change = jnp.asarray(rng.standard_normal((3, 2, 4, 5))), jnp.asarray(rng.standard_normal((3, 5, 5)))
+    ours = jax.jit(jax.vmap(_gram_vjp))(f, change)
+    one_change = jax.jit(jax.vmap(_gram_vjp, (0, None)))(f, change[0])
+    for i in range(3):
+        for mine, theirs in ((ours[i], change[i]), (one_change[i], change[0])):
+            np.testing.assert_allclose(mine, _gram_vjp(f[i], theirs, _plain_gram), rtol=1e-12, atol=1e-13)
+
+
+@pytest.mark.slow
+def test_gram_gradient_of_a_vmap_equals_that_of_a_loop(x64, rng):
+    f, change = jnp.asarray(rng.standard_normal((3, 2, 4, 5))), jnp.asarray(rng.standard_normal((3, 5, 5)))
+    ours = jax.jit(jax.grad(lambda f: jnp.sum(change * jax.vmap(lambda f: ops.gram(f, 0.3))(f))))(f)
+    for i in range(3):
+        np.testing.assert_allclose(ours[i], _gram_vjp(f[i], change[i], _plain_gram), rtol=1e-12, atol=1e-13)
+
+
+def test_gram_of_bfloat16_features_has_a_gradient_of_their_kind(rng):
+    f, change = jnp.asarray(rng.standard_normal((6, 7, 5)), jnp.bfloat16), jnp.asarray(rng.standard_normal((5, 5)))
+    ours, exact = jax.jit(_gram_vjp)(f, change), _gram_vjp(f.astype(jnp.float32), change, _plain_gram)
+    assert ours.dtype == jnp.bfloat16
+    # Summed in float32, and rounded once.
+    np.testing.assert_allclose(ours.astype(jnp.float32), exact, rtol=2**-8, atol=1e-6 * np.abs(exact).max())
+
+
+def test_gram_gradient_at_nothing_is_nothing():
+    np.testing.assert_array_equal(_gram_vjp(jnp.zeros((3, 4, 5)), jnp.ones((5, 5))), 0)
+
+
 def test_gram_gradient_is_a_finite_difference(x64, rng):
     f = jnp.asarray(rng.standard_normal((3, 4, 5)))
     check_grads(jax.jit(lambda f: ops.gram(f, 0.1)), (f,), 1, ["rev"], atol=1e-7, rtol=1e-7)

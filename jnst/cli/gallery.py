@@ -24,7 +24,7 @@ _TERMS = ("total", "content", "style", "tv")
 # What a run may differ in from another while their losses are still measured alike.
 _SAME_MEASURE = {
     *("content_weight", "style_weight", "tv_weight", "tv", "seed", "init", "noise_ratio", "noise_width"),
-    *("steps", "optimizer", "learning_rate", "history", "line_search", "projection", "canvas_scale"),
+    *("steps", "optimizer", "learning_rate", "history", "line_search", "preconditioner", "projection", "canvas_scale"),
     *("output", "bit_depth", "precision", "device", "print_every", "save_every", "checkpoint_every"),
 }
 

@@ -11,6 +11,7 @@ __all__ = [
     "PADDINGS",
     "POOLINGS",
     "PRECISIONS",
+    "PRECONDITIONERS",
     "PRESERVE_COLORS",
     "PROJECTIONS",
     "SCHEDULES",
@@ -50,6 +51,10 @@ PROJECTIONS = {"clip": "to the displayable range after each step", "none": "clip
 LINE_SEARCHES = {
     "none": "whole steps after the first, as neural-style runs L-BFGS",
     "zoom": "optax's search for a step that satisfies the strong Wolfe conditions; several gradients a step",
+}
+PRECONDITIONERS = {
+    "fourier": "steps longer at frequencies where the loss is flat: the lowest and the highest",
+    "none": "all frequencies alike, as neural-style runs L-BFGS",
 }
 PRESERVE_COLORS = {
     "none": "the style's colors",

@@ -24,6 +24,7 @@ class OptimizerConfig:
     optimizer: str = "lbfgs"
     history: int = 20
     line_search: str = "none"
+    preconditioner: str = "fourier"
     projection: str = "clip"
     canvas_scale: int = 1
 

@@ -7,6 +7,7 @@ from jnst.config.choices import (
     OPTIMIZERS,
     POOLINGS,
     PRECISIONS,
+    PRECONDITIONERS,
     PRESERVE_COLORS,
     PROJECTIONS,
     SOURCES,
@@ -52,6 +53,9 @@ class StylizeConfig:
     )
     history: int = option(20, "Pairs that L-BFGS remembers.", lower=1, upper=1000)
     line_search: str = option("none", "How L-BFGS finds the length of a step.", choices=LINE_SEARCHES)
+    preconditioner: str = option(
+        "fourier", "What L-BFGS without a line search takes for granted of the loss.", choices=PRECONDITIONERS
+    )
     content_weight: float = option(1.0, "Weight of the content term.", lower=0.0, upper=1e12)
     style_weight: float = option(100.0, "Weight of the style term.", lower=0.0, upper=1e12)
     tv_weight: float = option(10.0, "Weight of the total variation.", lower=0.0, upper=1e12)

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import reference
 
-from jnst import images, weights
+from jnst import conv, images, ops, weights
 from jnst.config import BLOCKS, PADDINGS, POOLINGS
 from jnst.nets import vgg
 
@@ -233,3 +233,108 @@ def test_standardize_leaves_filters_that_see_nothing_finite(tiny, uneven):
 def test_whole_numbers_are_no_image(tiny):
     with pytest.raises(TypeError, match="image: an array of uint8: expected floats in"):
         vgg.features(tiny, jnp.zeros((8, 8, 3), jnp.uint8), ["relu1_1"])
+
+
+# ---- Prepared params: Winograd where it is faster
+
+
+@pytest.fixture
+def narrow(monkeypatch):
+    """Winograd on a CPU for however few channels."""
+    monkeypatch.setattr(conv, "LEAST_CHANNELS", {"cpu": (1, 1)})
+
+
+# Compiled in a third of the time, to slower programs with the same sums.
+_QUICK = {"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes": True}
+
+
+@pytest.mark.parametrize(
+    ("pooling", "padding", "last"),
+    [
+        ("avg", "reflect", "relu1_2"),
+        *(pytest.param(*how, "relu3_1", marks=pytest.mark.slow) for how in zip(POOLINGS, PADDINGS, strict=True)),
+    ],
+)
+def test_prepared_params_give_the_same_features_and_gradient(x64, narrow, tiny, rng, pooling, padding, last):
+    params, image = _float64(_up_to(tiny, last)), _float64(reference.smooth_picture(11, 13, seed=3))
+    layers = tuple(layer for layer in DEEP if layer[4:] <= last[4:])
+    shapes = jax.eval_shape(lambda x: vgg.features(params, x, layers), image)
+    changes = {layer: jnp.asarray(rng.standard_normal(shapes[layer].shape)) for layer in layers}
+
+    def run(params):
+        how = {"pooling": pooling, "padding": padding}
+        found, pull = jax.vjp(lambda image: vgg.features(params, image, layers, **how), image)
+        return found, pull(changes)[0]
+
+    run = jax.jit(run, compiler_options=_QUICK)
+    prepared = vgg.prepare(params, "cpu")
+    assert all("winograd" in prepared[name] for name in vgg.convolutions(layers))
+    for ours, plain in zip(*map(jax.tree.leaves, (run(prepared), run(params))), strict=True):
+        np.testing.assert_allclose(ours, plain, rtol=0, atol=1e-10 * np.abs(plain).max())
+
+
+def test_prepare_adds_the_transform_and_touches_nothing_else(narrow, tiny):
+    params = _up_to(tiny, "conv2_1")
+    kept = {name: params[name] if name == "mean" else dict(params[name]) for name in params}
+    prepared = vgg.prepare(params, "cpu")
+    for name in ("conv1_1", "conv1_2", "conv2_1"):
+        np.testing.assert_array_equal(
+            prepared[name].pop("winograd"), conv.transform(params[name]["kernel"]), err_msg=name
+        )
+    for found in (prepared, params):  # what is given is left as it was
+        assert jax.tree.structure(found) == jax.tree.structure(kept)
+        assert all(a is b for a, b in zip(*map(jax.tree.leaves, (found, kept)), strict=True))
+    prepared["conv1_1"]["bias"] = None  # its records are its own
+    assert params["conv1_1"]["bias"] is kept["conv1_1"]["bias"]
+
+
+@pytest.mark.parametrize("platform", ["cpu", "gpu", "tpu"])
+def test_prepare_leaves_out_what_is_no_faster(platform):
+    widths = (64, 64, 32, 64, 64)
+    channels = [3, *(widths[int(name[4]) - 1] for name in reference.LAYERS)]
+    kernels = {name: (3, 3, *channels[i : i + 2]) for i, name in enumerate(reference.LAYERS)}
+    params = {
+        name: {"kernel": jax.ShapeDtypeStruct(shape, jnp.float32), "bias": jax.ShapeDtypeStruct(shape[3:], jnp.float32)}
+        for name, shape in kernels.items()
+    } | {"mean": jax.ShapeDtypeStruct((3,), jnp.float32)}
+    prepared = jax.eval_shape(lambda params: vgg.prepare(params, platform), params)
+    chosen = [name for name in vgg.convolutions() if "winograd" in prepared[name]]
+    wide = [name for name in reference.LAYERS if name[4] != "3" and name not in ("conv1_1", "conv4_1")]
+    assert chosen == (wide if platform == "cpu" else [])
+    rest = {name: {k: v for k, v in prepared[name].items() if k != "winograd"} for name in params if name != "mean"}
+    assert rest | {"mean": prepared["mean"]} == params
+    assert prepared.keys() == params.keys()
+
+
+def _gradient(params, image, aim, pooling):
+    """Of three Gram matrices' and one layer's distances from another picture's."""
+    layers = ("relu1_1", "relu2_1", "conv3_1")
+    run = lambda image: vgg.features(params, image, layers, pooling=pooling)  # noqa: E731
+
+    def loss(image):
+        found, goal = run(image), jax.lax.stop_gradient(run(aim))
+        grams = [(ops.gram(each[layer], 1 / each[layer][..., 0].size) for each in (found, goal)) for layer in layers]
+        terms = [jnp.sum((a - b) ** 2) / jnp.sum(b**2) for a, b in grams]
+        content = jnp.sum((found["conv3_1"] - goal["conv3_1"]) ** 2) / jnp.sum(goal["conv3_1"] ** 2)
+        return sum(terms) + content
+
+    return jax.grad(loss)(image)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("pooling", ["avg", "max"])
+def test_whole_gradients_of_wide_layers_are_near_the_float64_ones(x64, pooling):
+    # Rounding flips rectifiers (and maxima), in whatever way the sums are made: the error is of that kind for both.
+    params = _up_to(reference.random_params((64, 128, 256, 1, 1), seed=0), "conv3_1")
+    pictures = [jnp.asarray(reference.smooth_picture(64, 64, seed)) for seed in (1, 2)]
+    run = jax.jit(lambda params, *pictures: _gradient(params, *pictures, pooling))
+    with jax.default_matmul_precision("highest"):
+        exact = np.asarray(run(*_float64((params, *pictures))))
+        direct, winograd = (
+            np.asarray(run(each, *pictures), np.float64) for each in (params, vgg.prepare(params, "cpu"))
+        )
+    errors = [np.linalg.norm(ours - exact) / np.linalg.norm(exact) for ours in (direct, winograd)]
+    cosines = [np.sum(ours * exact) / np.linalg.norm(ours) / np.linalg.norm(exact) for ours in (direct, winograd)]
+    print(f"{pooling}: relative errors {errors}, cosines - 1 {[cosine - 1 for cosine in cosines]}")
+    assert min(cosines) > 0.9999
+    assert 0 < min(errors) < max(errors) < 5e-3  # seen: 5e-7 and 1.4e-6; but one flip may be worth 2e-3

@@ -48,7 +48,7 @@ def optimizer_config(config: StylizeConfig) -> OptimizerConfig:
     return OptimizerConfig(**{name: getattr(config, name) for name in fields})
 
 
-_OF_LBFGS = {True: ("history", "line_search"), False: ()}
+_OF_LBFGS = {True: ("history", "line_search", "preconditioner"), False: ()}
 
 
 def _layers(config, flag):
