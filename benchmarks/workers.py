@@ -25,10 +25,7 @@ ROOT = Path(__file__).resolve().parent.parent
 DEVICE = "cpu"
 """Where both sides compute; of a GPU, peers.py and the sides of step.py and time_to_loss.py would have to wait."""
 
-LONG = 0.5
-"""Seconds of a step from which on a turn needs no call that is not timed: cold memory is a small part of it."""
-
-SHORT = 0.1
+SHORT = 0.5
 """Seconds that a turn measures at least, of several steps where one is shorter."""
 
 _INHERITED = dict(os.environ)
@@ -160,10 +157,10 @@ def interleave(workers: Mapping[str, Worker], rounds: int) -> dict[str, list[flo
     for turn in range(rounds):
         first = turn % len(names)  # nobody is always first
         for name in names[first:] + names[:first]:
-            # The first call after another side's finds its memory cold.
-            untimed = int(pace[name] < LONG)
+            # Steps follow each other. The first after a pause finds caches cold, and memory that it gave back taken by
+            # the machine's other guests: a quarter of a step more, seen with ours.
             calls = min(20, math.ceil(SHORT / max(pace[name], 1e-6)))
-            found[name].append(workers[name].ask("step", untimed=untimed, calls=calls)["seconds"])
+            found[name].append(workers[name].ask("step", untimed=1, calls=calls)["seconds"])
     return found
 
 

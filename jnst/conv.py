@@ -29,7 +29,7 @@ _TILE = 4  # outputs of a tile, along each side
 _TAPS = 3
 _WINDOW = _TILE + _TAPS - 1
 
-LEAST_CHANNELS = {"cpu": (64, 64)}
+LEAST_CHANNELS = {"cpu": (16, 32)}
 """By platform: Winograd is faster from this many channels in and out. One without an entry never is: unmeasured."""
 
 BAND_BYTES = 40e6
