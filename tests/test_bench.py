@@ -245,7 +245,7 @@ def test_a_worker_ends_with_its_parent_whatever_it_does(tmp_path, monkeypatch):
     assert side.process.returncode == -9
 
 
-def test_turns_rotate_and_long_steps_are_not_warmed_up(fake):
+def test_turns_rotate_and_begin_with_a_step_that_is_not_timed(fake):
     command = [sys.executable, str(fake.script)]
     fake.say(seconds={"a": 0.01, "b": 0.2, "c": 30.0})
     with (
@@ -258,7 +258,7 @@ def test_turns_rotate_and_long_steps_are_not_warmed_up(fake):
     turns = fake.turns()
     assert turns[:3] == [("a", "1+1"), ("b", "1+1"), ("c", "1+1")]
     assert "".join(name for name, _ in turns[3:]) == "abcbcacababc"
-    assert {*turns[3:]} == {("a", "1+10"), ("b", "1+1"), ("c", "0+1")}
+    assert {*turns[3:]} == {("a", "1+20"), ("b", "1+3"), ("c", "1+1")}
 
 
 def test_timed_counts_only_what_is_timed(monkeypatch):

@@ -133,7 +133,8 @@ def test_same_layer_imports_make_no_circle():
 
 
 @pytest.mark.parametrize(
-    "module", ["jnst", "jnst.config", "jnst.images", "jnst.weights", "jnst.cli.stylize", "jnst.cli.grid"]
+    "module",
+    ["jnst", "jnst.config", "jnst.normalizations", "jnst.images", "jnst.weights", "jnst.cli.stylize", "jnst.cli.grid"],
 )
 def test_loads_without_jax(module):
     code = f"import {module}, sys; sys.exit('jax' in sys.modules or 'optax' in sys.modules)"
