@@ -22,7 +22,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-__all__ = ["conv3x3", "prepare", "transform"]
+__all__ = ["conv3x3", "pays", "prepare", "transform"]
 
 _POINTS = (Fraction(0), Fraction(3, 4), Fraction(-3, 4), Fraction(4, 3), Fraction(-4, 3))  # and infinity
 _TILE = 4  # outputs of a tile, along each side
@@ -31,6 +31,9 @@ _WINDOW = _TILE + _TAPS - 1
 
 LEAST_CHANNELS = {"cpu": (16, 32)}
 """By platform: Winograd is faster from this many channels in and out. One without an entry never is: unmeasured."""
+
+LEAST_WORK = 1e8
+"""Multiplications and additions of a direct sum from which on Winograd is worth its longer compiling."""
 
 BAND_BYTES = 40e6
 """What a band's transformed input and output may take: about the last cache of a server's CPU."""
@@ -71,6 +74,11 @@ def prepare(kernel: jax.Array, platform: str) -> jax.Array | None:
     narrow = least is None or kernel.shape[2] < least[0] or kernel.shape[3] < least[1]
     # Types of 16 bits would not bear the sums of the transforms.
     return None if narrow or jnp.finfo(kernel.dtype).bits < 32 else transform(kernel)
+
+
+def pays(x: jax.Array, kernel: jax.Array) -> bool:
+    """Whether a map `[H, W, in]` is large enough for a kernel that was prepared."""
+    return 2 * x.shape[0] * x.shape[1] * kernel.size >= LEAST_WORK
 
 
 def transform(kernel: jax.Array) -> jax.Array:

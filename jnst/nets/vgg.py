@@ -88,11 +88,13 @@ def prepare(params: Params, platform: str) -> Params:
 
 def _layer(params, x, name, pooling, padding, rectify=False):
     """One convolution with what stands before it: the mean's subtraction or a pooling."""
+    layer = params[name]
     if name == "conv1_1":
-        x = (x - params["mean"][None, None]).astype(params[name]["kernel"].dtype)
+        x = (x - params["mean"][None, None]).astype(layer["kernel"].dtype)
     elif name.endswith("_1"):
         x = ops.pool(x, pooling)
-    return conv.conv3x3(x, **params[name], padding=padding, rectify=rectify)
+    winograd = layer.get("winograd") if conv.pays(x, layer["kernel"]) else None
+    return conv.conv3x3(x, layer["kernel"], layer["bias"], padding=padding, rectify=rectify, winograd=winograd)
 
 
 def standardize(

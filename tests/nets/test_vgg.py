@@ -240,8 +240,9 @@ def test_whole_numbers_are_no_image(tiny):
 
 @pytest.fixture
 def narrow(monkeypatch):
-    """Winograd on a CPU for however few channels."""
+    """Winograd on a CPU for however few channels and pixels."""
     monkeypatch.setattr(conv, "LEAST_CHANNELS", {"cpu": (1, 1)})
+    monkeypatch.setattr(conv, "LEAST_WORK", 0)
 
 
 # Compiled in a third of the time, to slower programs with the same sums.
@@ -304,6 +305,18 @@ def test_prepare_leaves_out_what_is_no_faster(platform):
     rest = {name: {k: v for k, v in prepared[name].items() if k != "winograd"} for name in params if name != "mean"}
     assert rest | {"mean": prepared["mean"]} == params
     assert prepared.keys() == params.keys()
+
+
+@pytest.mark.parametrize(("size", "used"), [(32, False), (128, True)])
+def test_a_small_map_is_convolved_directly(size, used):
+    # 48 to 48 channels: 4.2e7 and 6.8e8 multiplications and additions; the bound is 1e8.
+    params = {"mean": jnp.zeros(3)}
+    for name, inputs, outputs in (("conv1_1", 3, 48), ("conv1_2", 48, 48)):
+        params[name] = {"kernel": jnp.ones((3, 3, inputs, outputs)), "bias": jnp.zeros(outputs)}
+    prepared = vgg.prepare(params, "cpu")
+    assert "winograd" in prepared["conv1_2"]
+    program = jax.make_jaxpr(lambda image: vgg.features(prepared, image, ["relu1_2"]))(jnp.zeros((size, size, 3)))
+    assert ("dot_general" in str(program)) is used
 
 
 def _gradient(params, image, aim, pooling):
