@@ -71,7 +71,7 @@ usage: bench time_to_loss [flags]
   Seconds until jnst has the loss that PyTorch's L-BFGS has after so many evaluations; the last line is JSON.
 
   bench time_to_loss --size=256 --evals=200
-  bench time_to_loss --ours="--history=50 --projection=none"
+  bench time_to_loss --ours="--history=50 --preconditioner=none"
 """
 
 
@@ -148,7 +148,7 @@ def _layers(name):
 
 
 def _ours(config, shared):
-    """jnst's side: the defaults of `stylize`, but for what is shared and what `--ours` says."""
+    """jnst's side: the defaults of `stylize`, but for what is shared, no clipping, and what `--ours` says."""
     values = absl_flags.FlagValues()
     flags.define(StylizeConfig, values)
     try:
@@ -158,9 +158,9 @@ def _ours(config, shared):
     given = {name: values[name].value for name in values if values[name].present}
     for name in sorted(FIXED & given.keys()):
         raise InputError(f"--ours={config.ours}: --{name} is the same on both sides; expected other flags of stylize")
-    return _checked(
-        dataclasses.replace(shared, **{"steps": PATIENCE * config.evals, "print_every": 1, **given}), config
-    )
+    # PyTorch's side may leave [0, 1], and its goal lie below all that clipped pixels can reach.
+    usual = {"steps": PATIENCE * config.evals, "print_every": 1, "projection": "none"}
+    return _checked(dataclasses.replace(shared, **{**usual, **given}), config)
 
 
 def _checked(ours, config):
