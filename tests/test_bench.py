@@ -498,4 +498,4 @@ def test_ours_has_the_defaults_of_stylize_but_for_what_is_shared():
         for name, value in dataclasses.asdict(ours).items()
         if value != getattr(StylizeConfig(), name) and name not in time_to_loss.FIXED
     }
-    assert changed == {"print_every"}  # of the steps, 2 * 50 are the default
+    assert changed == {"print_every", "projection"}  # of the steps, 2 * 50 are the default
