@@ -31,6 +31,6 @@ def compiled(lowered: jax.stages.Lowered) -> jax.stages.Compiled:
 def platform() -> str:
     """Of the device that computes by default here: `cpu`, `gpu` or `tpu`."""
     device = jax.config.jax_default_device
-    if device is None:
-        return jax.devices()[0].platform
-    return device if isinstance(device, str) else device.platform
+    if device is None or isinstance(device, str):  # a backend's name may be one of several, such as cuda
+        return jax.devices(device)[0].platform
+    return device.platform

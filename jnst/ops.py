@@ -8,7 +8,7 @@ import numpy as np
 from jax import lax
 
 __all__ = [
-    "even_out",
+    "fourier_precondition",
     "gram",
     "luminance",
     "match_color",
@@ -93,7 +93,7 @@ _FLAT = (1 / 128, 0.03, 0.25)
 """In cycles a pixel: the lowest frequency, the one below which a style transfer's loss is flatter, and above which."""
 
 
-def even_out(image: jax.Array) -> jax.Array:
+def fourier_precondition(image: jax.Array) -> jax.Array:
     """`[H, W, 3]` with its lowest and highest frequencies raised: a rough inverse of how curved a perceptual loss is.
 
     A linear map, symmetric and positive, by Fourier transform: times 0.03 / f below f = 0.03 cycles a pixel (no more
@@ -102,7 +102,7 @@ def even_out(image: jax.Array) -> jax.Array:
     than between. DeepDream's canvases are preconditioned likewise, by 1 / f alone (Olah, Mordvintsev & Schubert 2017,
     https://doi.org/10.23915/distill.00007).
 
-    >>> even_out(jnp.ones((4, 6, 3)))[0, 0]
+    >>> fourier_precondition(jnp.ones((4, 6, 3)))[0, 0]
     Array([3.84, 3.84, 3.84], dtype=float32)
     """
     height, width, _ = image.shape

@@ -44,7 +44,7 @@ def make_optimizer(rates: Rates, config: OptimizerConfig) -> optax.GradientTrans
     if config.line_search == "zoom":
         return _holding(optax.lbfgs(memory_size=config.history))
     box = (0, config.canvas_scale) if config.projection == "clip" else None
-    precondition = ops.even_out if config.preconditioner == "fourier" else None
+    precondition = ops.fourier_precondition if config.preconditioner == "fourier" else None
     return lbfgs(rates.learning_rate, history=config.history, box=box, precondition=precondition)
 
 

@@ -86,13 +86,14 @@ def test_an_error_without_options_is_not_tried_again(monkeypatch):
 
 def test_the_platform_is_that_of_the_first_device(monkeypatch):
     assert compiler.platform() == jax.devices()[0].platform
-    monkeypatch.setattr(jax, "devices", lambda: [SimpleNamespace(platform="gpu"), SimpleNamespace(platform="cpu")])
+    monkeypatch.setattr(jax, "devices", lambda *_: [SimpleNamespace(platform="gpu"), SimpleNamespace(platform="cpu")])
     assert compiler.platform() == "gpu"
 
 
 def test_the_platform_is_that_of_the_device_of_the_context(monkeypatch):
-    monkeypatch.setattr(jax, "devices", lambda *_: [SimpleNamespace(platform="tpu")])
     cpu = jax.local_devices(backend="cpu")[0]
+    platforms = {None: "tpu", "cpu": "cpu", "gpu": "gpu"}
+    monkeypatch.setattr(jax, "devices", lambda backend=None: [SimpleNamespace(platform=platforms[backend])])
     assert compiler.platform() == "tpu"
     for device in (cpu, "cpu"):
         with jax.default_device(device):

@@ -143,6 +143,30 @@ def test_buffers_are_written_in_place():
     assert compiled.alias_size_in_bytes >= buffers
 
 
+def test_a_preconditioner_is_a_change_of_coordinates(x64):
+    root = np.diag(np.geomspace(0.5, 2, 12)) + 0.02 * MATRIX  # x = root z, P = root root^T
+    start = 1e-3 * START  # so small a slope that the first step has its whole length in either
+    through, _ = iterates(start, 12, history=4, precondition=lambda v: (root @ root.T) @ v)
+    z = reference(np.linalg.solve(root, start), 12, 4, gradient=lambda z: root.T @ slope(root @ z))
+    np.testing.assert_allclose(through, z @ root.T, rtol=1e-7, atol=1e-10)
+    plain, _ = iterates(start, 12, history=4)
+    assert np.abs(plain[-1] - through[-1]).max() > 1e-3
+
+
+@pytest.mark.parametrize(("preconditioner", "same"), [("none", True), ("fourier", False)])
+def test_the_canvas_is_preconditioned_where_that_is_asked_for(x64, preconditioner, same):
+    config = OptimizerConfig(preconditioner=preconditioner, history=3, projection="none")
+    canvas = jnp.asarray(RNG.normal(size=(6, 8, 3)))
+    states = []
+    for solver in (optimize.make_optimizer(Rates(jnp.float64(1)), config), lbfgs(history=3)):
+        x, state = canvas, solver.init(canvas)
+        for _ in range(4):
+            move, state = solver.update(jnp.sin(x) + x, state, x, hold=False)
+            x = x + move
+        states.append(x)
+    assert np.allclose(*states, rtol=0, atol=1e-12) == same
+
+
 @pytest.mark.slow
 def test_one_step_function_serves_both_line_searches(x64):
     def objective(key, image):

@@ -266,3 +266,29 @@ def test_replace_luminance_stays_in_range():
     replaced = ops.replace_luminance(image, jnp.ones((1, 3)))
     assert (replaced.min(), replaced.max()) >= (0, 1)
     assert replaced.max() <= 1
+
+
+def test_precondition_multiplies_each_frequency(x64):
+    waves = {  # periods of rows and columns in pixels, and 0.03 / f below 0.03, f / 0.25 above 0.25
+        (np.inf, np.inf): 0.03 * 128,
+        (np.inf, 64): 0.03 * 64,
+        (64, np.inf): 0.03 * 64,
+        (np.inf, 16): 1.0,
+        (4, np.inf): 1.0,
+        (4, 4): np.sqrt(2),
+        (np.inf, 2): 2.0,
+    }
+    rows, columns = np.mgrid[:128, :192]
+    for (down, across), factor in waves.items():
+        wave = np.cos(2 * np.pi * (rows / down + columns / across))
+        image = np.stack([wave, -2 * wave, 0 * wave], -1)
+        np.testing.assert_allclose(ops.fourier_precondition(jnp.asarray(image)), factor * image, atol=1e-12)
+
+
+@pytest.mark.parametrize("size", [(7, 5), (6, 9), (1, 4), (3, 1), (1, 1)])
+def test_precondition_is_symmetric_and_positive(x64, rng, size):
+    a, b = (jnp.asarray(rng.standard_normal((*size, 3))) for _ in range(2))
+    through = ops.fourier_precondition
+    assert through(a).dtype == a.dtype
+    np.testing.assert_allclose(jnp.vdot(a, through(b)), jnp.vdot(through(a), b), rtol=1e-12)
+    assert jnp.vdot(a, a) * (1 - 1e-12) <= jnp.vdot(a, through(a)) <= 3.84 * jnp.vdot(a, a) * (1 + 1e-12)
