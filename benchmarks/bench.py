@@ -1,7 +1,8 @@
-"""`bin/bench`: jnst against PyTorch, side by side on this machine. Runs from a checkout, with the extra jnst[bench].
+"""`bin/bench`: jnst against PyTorch, and against itself, by turns. Runs from a checkout, with the extra jnst[bench].
 
 bin/bench step [flags]
 bin/bench time_to_loss [flags]
+bin/bench tiles [flags]
 """
 
 import importlib.util
@@ -22,12 +23,14 @@ from jnst.config.options import check  # noqa: E402
 from jnst.errors import InputError  # noqa: E402
 from jnst.version import __version__  # noqa: E402
 
-COMMANDS = ("step", "time_to_loss")
+COMMANDS = ("step", "time_to_loss", "tiles")
 USAGE = """\
 usage: bench COMMAND [flags]
 
   bench step --size=512             seconds of a loss and its gradient in jnst and in PyTorch
   bench time_to_loss --size=512     seconds to the loss that PyTorch's L-BFGS has after 500 evaluations
+
+  bench tiles --size=2048           seconds and memory of a step in tiles, and of one of the whole picture
 
   bench COMMAND --help lists the flags. The last line that is printed is JSON.
 """
@@ -57,7 +60,7 @@ def _main(argv):
         return command.DONE
     config = flags.to_config(module.Config, parsed[0])
     check(config)
-    if importlib.util.find_spec("torch") is None:
+    if getattr(module, "NEEDS_TORCH", True) and importlib.util.find_spec("torch") is None:
         raise InputError("PyTorch is not installed in this environment: pip install 'jnst[bench]', or use bin/bench")
     try:
         return module.run(config, _COMMAND)

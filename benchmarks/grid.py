@@ -252,7 +252,6 @@ def _stylize(options, *, once=False):
     `once`: compiled as often as `stylize` does, without a look at seconds and bytes.
     """
     import jax
-    import jax.numpy as jnp
 
     from jnst import api
 
@@ -261,14 +260,15 @@ def _stylize(options, *, once=False):
     for _ in range(0 if once else 2):  # the first one in a process traces everything else for the first time, too
         jax.clear_caches()
         start = time.perf_counter()
-        size = api.footprint(inputs, config)
+        size, _ = api.footprint(inputs, config)
         compile_s = time.perf_counter() - start
     prepared = api.prepare(inputs, config)
-    state, extra = prepared.state, () if prepared.chunk == 1 else (jnp.int32(prepared.chunk),)
+    stage = prepared.stage
+    state = stage.begin()
 
     def advance():
         nonlocal state
-        state, terms = prepared.advance(state, *prepared.arguments, *extra)
+        state, terms = stage.advance(state, stage.chunk)
         jax.device_get((state.step, terms))  # as `stylize` asks
 
     return advance, compile_s, size, prepared
@@ -279,7 +279,7 @@ def _stylize(options, *, once=False):
 
 def _write(file, inputs, prepared):
     """The network as a run has it, and the pictures, for a process without jax."""
-    params = prepared.arguments[0]
+    params = prepared.stage.arguments()[0]
     arrays = {"mean": params["mean"], "content": inputs.content.opaque(), "style": inputs.styles[0].opaque()}
     for name in params.keys() - {"mean"}:
         arrays |= {f"{name}/{part}": value for part, value in params[name].items()}
@@ -397,7 +397,7 @@ def _agreement(file, options, config, inputs, prepared):
 
     noise = np.random.default_rng(0).random((options.size, options.size, 3), np.float32)
     image = 0.8 * inputs.content.opaque() + 0.2 * noise
-    params, targets, weights, _ = prepared.arguments
+    params, targets, weights, _ = prepared.stage.arguments()
     params = jax.tree.map(lambda leaf: leaf.astype(np.float32), params)
     spec = parts.objective_spec(config, inputs.backbone.padding)
     goal = lambda image: objective.style_objective(params, image, targets, weights, spec)[0]  # noqa: E731

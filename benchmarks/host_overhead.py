@@ -41,7 +41,9 @@ def main(_):
     inputs = api.read_inputs(config, content=picture, styles=[picture[::-1]])
     with api.computing(config) as device:
         prepared, seconds = api.prepare(inputs, config), []
-        prepared = prepared._replace(advance=_timed(prepared.advance, seconds))
+        stage = prepared.stage
+        stage.arguments()  # the network and the targets are no part of a step
+        prepared = prepared._replace(stage=stage._replace(advance=_timed(stage.advance, seconds)))
         progress = Progress(config.steps, config.print_every)
 
         def callback(record):

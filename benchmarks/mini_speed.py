@@ -47,13 +47,13 @@ def _steps(name, size):
         params=inputs.backbone.params,
         padding="zeros" if name == "random" else inputs.backbone.padding,
     )
-    inputs = api.Inputs(content=inputs.content, styles=inputs.styles, init=None, backbone=backbone)
-    prepared = api.prepare(inputs, config)
-    state = prepared.state
+    inputs = api.Inputs(content=inputs.content, styles=inputs.styles, init=None, backbone=backbone, steps=1)
+    stage = api.prepare(inputs, config).stage
+    state = stage.begin()
 
     def advance():
         nonlocal state
-        state, _ = prepared.advance(state, *prepared.arguments)
+        state, _ = stage.advance(state, 1)
         jax.block_until_ready(state)
 
     advance()

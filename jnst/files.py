@@ -1,9 +1,10 @@
 """Writing files that appear whole or not at all, and the folder for what is kept between runs."""
 
+import contextlib
 import hashlib
 import os
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import platformdirs
@@ -15,6 +16,7 @@ __all__ = [
     "check_place",
     "check_writable",
     "part_prefix",
+    "replacing",
     "sha256_of",
     "sha256_of_names",
     "umask",
@@ -39,15 +41,24 @@ def write_atomically(path: str | Path, data: bytes) -> None:
     Raises:
         InputError: the folder is missing or closed, or the disk is full; `path` is as it was before.
     """
+    with replacing(path) as temporary:
+        Path(temporary).write_bytes(data)
+
+
+@contextlib.contextmanager
+def replacing(path: str | Path) -> Iterator[str]:
+    """Gives the name of a temporary file beside `path`, which the body writes; it then takes the place of `path`.
+
+    Raises:
+        InputError: as `write_atomically` does.
+    """
     path = Path(path)
     temporary = None
     try:
-        with tempfile.NamedTemporaryFile(
-            dir=path.parent, prefix=part_prefix(path), suffix=".part", delete=False
-        ) as file:
-            temporary = file.name
-            file.write(data)
-            file.flush()
+        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=part_prefix(path), suffix=".part")
+        os.close(handle)
+        yield temporary
+        with open(temporary, "rb+") as file:
             os.fsync(file.fileno())
         os.chmod(temporary, 0o666 & ~umask())  # temporary files are made private
         os.replace(temporary, path)

@@ -11,15 +11,16 @@ class Normalization:
     """How squared differences become terms. `h`, `w`, `c` are the feature map's.
 
     content: `content(h, w, c) * sum((F - P)^2)`; Gram matrix: `G = gram(h, w, c) * F^T F`;
-    style: `style(c) * sum((G - T)^2)` per layer; total variation: a sum of pixels times `tv_unit`.
-    Where `relative`, content and style are divided by the target's own sum of squares plus `EPSILON` instead,
-    and the total variation by the number of pixels.
+    style: `style(c) * sum((G - T)^2)` per layer, or the Wasserstein distance per channel as it is; total variation:
+    `tv(h, w, c)` times a sum over pixels times `tv_unit`. Where `relative`, content and style are divided by the
+    target's own size (its sum of squares, or moments per channel) plus `EPSILON` instead.
     """
 
     source: str
     gram: Callable[[int, int, int], float]
     content: Callable[[int, int, int], float] = lambda h, w, c: 1.0
     style: Callable[[int], float] = lambda c: 1.0
+    tv: Callable[[int, int, int], float] = lambda h, w, c: 1.0
     tv_unit: float = 255.0
     relative: bool = False
 
@@ -35,6 +36,7 @@ NORMALIZATIONS: Mapping[str, Normalization] = {
         source="ours: content sum (F-P)^2 / (sum P^2 + 1e-6); style sum (G-T)^2 / (sum T^2 + 1e-6), G = F^T F / (h w); "
         "total variation per pixel. Weights mean the same at every size, layer and backbone",
         gram=lambda h, w, c: 1 / (h * w),
+        tv=lambda h, w, c: 1 / (h * w),
         tv_unit=1.0,
         relative=True,
     ),
@@ -58,5 +60,13 @@ NORMALIZATIONS: Mapping[str, Normalization] = {
         gram=lambda h, w, c: 1 / (c * h * w),
         content=lambda h, w, c: 1 / (h * w * c),
         style=lambda c: 1 / c**2,
+    ),
+    "style_transfer_pytorch": Normalization(
+        source="crowsonkb/style-transfer-pytorch: means over elements, of pixels in [0, 1]; G = F^T F / (h w)",
+        gram=lambda h, w, c: 1 / (h * w),
+        content=lambda h, w, c: 1 / (h * w * c),
+        style=lambda c: 1 / c**2,
+        tv=lambda h, w, c: 1 / (h * w * c),
+        tv_unit=1.0,
     ),
 }

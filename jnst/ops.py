@@ -14,7 +14,9 @@ __all__ = [
     "match_color",
     "match_luminance",
     "pool",
+    "products",
     "replace_luminance",
+    "resize",
     "total_variation",
 ]
 
@@ -23,13 +25,18 @@ _LUMA = np.array([0.299, 0.587, 0.114])
 
 
 def gram(features: jax.Array, scale: float) -> jax.Array:
-    """Gram matrix `scale * F^T F` of `[h, w, c]` features, `[c, c]`; blind to where in the picture things are.
+    """Gram matrix `scale * F^T F` of `[h, w, c]` features, `[c, c]`; blind to where in the picture things are."""
+    # The scale after the sum: bfloat16 would round it, and so the two sides of a loss differently.
+    return scale * products(features)
+
+
+def products(features: jax.Array) -> jax.Array:
+    """`F^T F` of `[h, w, c]` features, `[c, c]`: a sum over pixels, so that parts of a picture can be added up.
 
     Summed in float32 at least and at the highest precision: on a TPU or GPU the default would round the products,
     and a style loss is a difference of nearly equal sums.
     """
-    # The scale after the sum: bfloat16 would round it, and so the two sides of a loss differently.
-    return scale * _products(features.reshape(-1, features.shape[-1]))
+    return _products(features.reshape(-1, features.shape[-1]))
 
 
 @jax.custom_vjp
@@ -52,7 +59,13 @@ def _sums(a, b, i, j):
 
 
 def total_variation(image: jax.Array, kind: str) -> jax.Array:
-    """Sum over pixels and channels of neighbor differences: `l1` |d|, `l2` d^2 (Mahendran & Vedaldi 2015)."""
+    """Sum over pixels and channels of neighbor differences: `l1` |d|, `l2` d^2 (Mahendran & Vedaldi 2015).
+
+    `l2_nine`: d^2 to all eight neighbors, 2/3 of the straight ones and 1/6 of the diagonal ones, which go once around
+    the picture, its border repeated (as style-transfer-pytorch has it, times the number of pixels and channels).
+    """
+    if kind == "l2_nine":
+        return _nine(image)
     pairs = ((image[1:], image[:-1]), (image[:, 1:], image[:, :-1]))
     return sum(jnp.sum(_magnitude(_difference(*pair), kind)) for pair in pairs)
 
@@ -65,6 +78,16 @@ def _difference(a, b):
     # d|x|/dx is 0 at 0, not 1: a flat region must not be pushed anywhere. Equality is asked of the neighbors: where
     # they were just scaled, a compiler fuses product and subtraction, and a rounding error remains of 255 x - 255 x.
     return jnp.where(a == b, 0, a - b)
+
+
+def _nine(image):
+    height, width, _ = image.shape
+    padded = jnp.pad(image, ((1, 1), (1, 1), (0, 0)), mode="edge")
+    squares = lambda a, b: jnp.sum((a - b) ** 2)  # noqa: E731
+    straight = squares(image[1:], image[:-1]) + squares(image[:, 1:], image[:, :-1])
+    diagonal = squares(padded[1:, 1:], padded[:-1, :-1]) + squares(padded[1:, :-1], padded[:-1, 1:])
+    # The mean of the diagonal ones is over more pairs than there are pixels.
+    return 2 / 3 * straight + height * width / (6 * (height + 1) * (width + 1)) * diagonal
 
 
 def pool(x: jax.Array, kind: str) -> jax.Array:
@@ -87,6 +110,50 @@ def pool(x: jax.Array, kind: str) -> jax.Array:
 
 def _first_max(a, b):
     return jnp.where((b > a) | jnp.isnan(b), b, a)
+
+
+def resize(image: jax.Array, size: tuple[int, int], kind: str) -> jax.Array:
+    """`[h, w, c]` at height and width `size`, by interpolation; not for shrinking, which would alias.
+
+    Args:
+        image: Its border is repeated.
+        size: Rows and columns.
+        kind: `linear`, or `cubic` with a = -0.75 (PyTorch's; overshoots at edges).
+
+    >>> resize(jnp.array([[[0.0], [1.0]]]), (1, 4), "linear")[0, :, 0]
+    Array([0.  , 0.25, 0.75, 1.  ], dtype=float32)
+    """
+    for axis, length in enumerate(size):
+        if image.shape[axis] != length:
+            image = _resized(image, axis, length, kind)
+    return image
+
+
+def _resized(image, axis, length, kind):
+    before = image.shape[axis]
+    # Pixels are squares whose centers are at 1/2.
+    place = (np.arange(length) + 0.5) * (before / length) - 0.5
+    first = np.floor(place)
+    away, kernel = ((0, 1), _linear) if kind == "linear" else ((-1, 0, 1, 2), _cubic)
+    shape = [1, 1, 1]
+    shape[axis] = length
+    parts = []
+    for offset in away:
+        index = np.clip(first + offset, 0, before - 1).astype(np.int32)
+        weight = jnp.asarray(kernel(np.abs(place - first - offset)).reshape(shape), image.dtype)
+        parts.append(weight * jnp.take(image, index, axis))
+    return sum(parts)
+
+
+def _linear(distance):
+    return 1 - distance
+
+
+def _cubic(distance, a=-0.75):
+    """Keys 1981 (https://doi.org/10.1109/TASSP.1981.1163711)."""
+    near = ((a + 2) * distance - (a + 3)) * distance**2 + 1
+    far = ((a * distance - 5 * a) * distance + 8 * a) * distance - 4 * a
+    return np.where(distance <= 1, near, far)
 
 
 _FLAT = (1 / 128, 0.03, 0.25)

@@ -2,7 +2,8 @@
 
 The canvas is what the optimizer moves: the image times `canvas_scale`. Each step updates first and evaluates after,
 so a state always holds a canvas with its own terms and gradient; the first step of a new state only evaluates.
-One function serves the first step and all others: one program is compiled.
+One function serves the first step and all others: one program is compiled. `step` is `move`, an evaluation, and
+`judge`: whoever evaluates in parts (`tiles`) calls the two by themselves.
 """
 
 from collections.abc import Callable
@@ -18,7 +19,19 @@ from jnst.config import OPTIMIZERS, OptimizerConfig
 from jnst.lbfgs import lbfgs
 from jnst.types import Image, Rates, Terms
 
-__all__ = ["Objective", "OptimState", "image_of", "init", "make_optimizer", "minimize", "step"]
+__all__ = [
+    "Objective",
+    "OptimState",
+    "grow",
+    "image_of",
+    "init",
+    "judge",
+    "make_optimizer",
+    "minimize",
+    "move",
+    "outcome",
+    "step",
+]
 
 Objective = Callable[[jax.Array, Image], tuple[jax.Array, Terms]]
 """`objective(key, image) -> (loss, terms)`; a deterministic objective ignores the key."""
@@ -35,12 +48,14 @@ class OptimState(NamedTuple):
     best_canvas: jax.Array
     best_total: jax.Array  # loss at best_canvas; infinite before the first evaluation
     best_step: jax.Array
+    average: jax.Array | None  # of the canvases so far, not yet corrected for its start at 0; None without averaging
 
 
 def make_optimizer(rates: Rates, config: OptimizerConfig) -> optax.GradientTransformationExtraArgs:
     """The named optimizer, built inside the traced function: its learning rate may be traced."""
     if config.optimizer != "lbfgs":
-        return _holding(getattr(optax, config.optimizer)(rates.learning_rate, **OPTIMIZERS[config.optimizer]))
+        more = {"b2": config.beta2} if config.beta2 else {}
+        return _holding(getattr(optax, config.optimizer)(rates.learning_rate, **OPTIMIZERS[config.optimizer], **more))
     if config.line_search == "zoom":
         return _holding(optax.lbfgs(memory_size=config.history))
     box = (0, config.canvas_scale) if config.projection == "clip" else None
@@ -72,6 +87,7 @@ def init(canvas: jax.Array, rates: Rates, config: OptimizerConfig) -> OptimState
         best_canvas=jnp.array(canvas, copy=True),
         best_total=jnp.array(jnp.inf, canvas.dtype),
         best_step=jnp.int32(-1),
+        average=(1 - jnp.asarray(rates.average_decay, canvas.dtype)) * canvas if config.average else None,
     )
 
 
@@ -97,9 +113,28 @@ def step(
     Returns:
         The new state, and the terms at its canvas.
     """
-    count = state.step + 1
-    key = jax.random.fold_in(key, count)
+    key = jax.random.fold_in(key, state.step + 1)
     loss = lambda canvas: objective(key, image_of(canvas, config))  # noqa: E731
+    state = move(state, rates, config, value_fn=lambda canvas: loss(canvas)[0])
+    (total, terms), gradient = jax.value_and_grad(loss, has_aux=True)(state.canvas)
+    return judge(state, total, gradient), terms
+
+
+def move(
+    state: OptimState,
+    rates: Rates,
+    config: OptimizerConfig,
+    *,
+    value_fn: Callable[[jax.Array], jax.Array] | None = None,
+) -> OptimState:
+    """The first half of a step: the update, of the canvas and what follows from it alone.
+
+    Args:
+        state: As `judge` left it.
+        rates: Traced numbers.
+        config: Static choices.
+        value_fn: The loss of a canvas; only a line search asks for it.
+    """
     updates, opt_state = make_optimizer(rates, config).update(
         state.gradient,
         state.opt_state,
@@ -107,24 +142,69 @@ def step(
         hold=state.step < 0,
         value=state.total,
         grad=state.gradient,
-        value_fn=lambda canvas: loss(canvas)[0],
+        value_fn=value_fn,
     )
     canvas = optax.apply_updates(state.canvas, updates)
     if config.projection == "clip":
         canvas = jnp.where(state.step < 0, canvas, jnp.clip(canvas, 0, config.canvas_scale))
-    (total, terms), gradient = jax.value_and_grad(loss, has_aux=True)(canvas)
+    average = state.average
+    if config.average:
+        decay = jnp.asarray(rates.average_decay, canvas.dtype)
+        average = jnp.where(state.step < 0, average, decay * average + (1 - decay) * canvas)
+    return state._replace(canvas=canvas, opt_state=opt_state, step=state.step + 1, average=average)
+
+
+def judge(state: OptimState, total: jax.Array, gradient: jax.Array) -> OptimState:
+    """The second half: what the loss and its gradient at the canvas say."""
     better = jnp.isfinite(total) & (total < state.best_total)
-    new = OptimState(
-        canvas=canvas,
+    return state._replace(
         total=total,
         gradient=gradient,
-        opt_state=opt_state,
-        step=count,
-        best_canvas=jnp.where(better, canvas, state.best_canvas),
+        best_canvas=jnp.where(better, state.canvas, state.best_canvas),
         best_total=jnp.where(better, total, state.best_total),
-        best_step=jnp.where(better, count, state.best_step),
+        best_step=jnp.where(better, state.step, state.best_step),
     )
-    return new, terms
+
+
+def outcome(state: OptimState, rates: Rates, config: OptimizerConfig) -> jax.Array:
+    """The canvas that a run is made for: the average over all iterates where the config says so, else the best one.
+
+    The average is exponential, with its bias towards 0 taken off (Kingma & Ba 2015, section 3, do so with gradients).
+    """
+    if not config.average:
+        return state.best_canvas
+    return state.average / (1 - jnp.asarray(rates.average_decay, state.canvas.dtype) ** (state.step + 1))
+
+
+def grow(state: OptimState, size: tuple[int, int], rates: Rates, config: OptimizerConfig) -> OptimState:
+    """The state with which the next scale of a pyramid begins, before its first evaluation.
+
+    Its canvas is this one's outcome, enlarged. An optimizer's moments are enlarged with it (the second ones linearly,
+    so that they stay positive) and its count of steps goes on, as in style-transfer-pytorch. Pairs of L-BFGS are of
+    no use at another size: it begins anew.
+
+    Args:
+        state: Of a scale that has ended.
+        size: Rows and columns of the next one.
+        rates: Traced numbers.
+        config: Static choices.
+    """
+    canvas = ops.resize(outcome(state, rates, config), size, "cubic")
+    if config.projection == "clip":
+        canvas = jnp.clip(canvas, 0, config.canvas_scale)
+    grown = init(canvas, rates, config)
+    if config.optimizer == "lbfgs":
+        return grown
+    before = state.canvas.shape
+
+    def larger(path, leaf):
+        if leaf.shape != before:
+            return jnp.array(leaf, copy=True)
+        if str(getattr(path[-1], "name", "")).startswith("nu"):  # optax's word for second moments
+            return jnp.maximum(ops.resize(leaf, size, "linear"), 0)
+        return ops.resize(leaf, size, "cubic")
+
+    return grown._replace(opt_state=jax.tree_util.tree_map_with_path(larger, state.opt_state))
 
 
 def minimize(

@@ -4,13 +4,27 @@ The data contract, once for all modules: an image is `[H, W, 3]` float32 sRGB in
 batch axis (`vmap` adds axes). NamedTuples are traced; what is static lives in `config`.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import jax
 import numpy as np
 
-__all__ = ["Features", "Image", "Params", "Rates", "Snapshot", "Targets", "Terms", "Weights"]
+__all__ = [
+    "Features",
+    "Gaussian",
+    "Image",
+    "Moments",
+    "Params",
+    "Rates",
+    "Snapshot",
+    "Statistic",
+    "StyleTarget",
+    "Sums",
+    "Targets",
+    "Terms",
+    "Weights",
+]
 
 Image = jax.Array
 """`[H, W, 3]` float32 sRGB in [0, 1]."""
@@ -36,23 +50,57 @@ class Weights(NamedTuple):
     style_layers: jax.Array  # [number of style layers]
 
 
+class Moments(NamedTuple):
+    """First and second raw moment of features over pixels, or the sums that these are made of: both can be added."""
+
+    first: jax.Array  # [c]
+    second: jax.Array  # [c, c]
+
+
+class Gaussian(NamedTuple):
+    """The normal distribution that has the features' moments."""
+
+    mean: jax.Array  # [c]
+    covariance: jax.Array  # [c, c]
+    root: jax.Array  # [c, c], of the covariance
+
+
+Statistic = jax.Array | Moments
+"""What a style loss knows of a feature map: a Gram matrix `[c, c]`, or moments."""
+
+StyleTarget = jax.Array | Gaussian
+"""What it is compared with."""
+
+
+class Sums(NamedTuple):
+    """All that an objective knows of an image's feature maps: sums over pixels, so that parts can be added up."""
+
+    content: Mapping[str, jax.Array]  # by content layer, [], of (F - P)^2
+    style: Mapping[str, Statistic]  # by style layer, not divided by anything
+
+
 class Targets(NamedTuple):
-    """What the image is compared with. Gram matrices have one size whatever the style's: styles stack."""
+    """What the image is compared with. Those of styles have one size whatever the picture's: styles stack."""
 
     content: Features  # by content layer, [h, w, c]
-    style: Mapping[str, jax.Array]  # by style layer, [c, c]
+    style: Mapping[str, StyleTarget]  # by style layer
 
 
 class Rates(NamedTuple):
     """The optimizer's traced numbers."""
 
     learning_rate: jax.Array  # [], in the canvas's unit
+    average_decay: jax.Array | float = 0.0  # [], of the average over the iterates, where there is one
 
 
 class Snapshot(NamedTuple):
     """A run between two steps, on the host."""
 
-    leaves: list[np.ndarray]
+    leaves: Sequence[np.ndarray]
     """Of the loop's state, in `jax.tree.leaves`' order."""
     trace: list[dict[str, float]]
     """Rows of steps and terms, up to here."""
+    scale: int = 0
+    """Which of the pyramid's scales it is at, from 0."""
+    plan: tuple[int, ...] = ()
+    """How that is computed, in the task's own words."""

@@ -25,6 +25,8 @@ LAYERS = {
     "images": 1,
     "weights": 1,
     "ops": 1,
+    "sqrtm": 1,
+    "memory": 1,
     "compiler": 1,
     "conv": 1,
     "transforms": 1,
@@ -40,12 +42,13 @@ LAYERS = {
     "train": 5,
     "grid": 6,
     "tasks": 7,
+    "inputs": 8,
     "api": 8,
     "cli": 9,
 }
 # What the commands share.
 SHARED_BY_COMMANDS = {"batch", "cache", "checkpoint", "command", "download", "estimate", "flags", "interrupt", "lines"}
-SHARED_BY_COMMANDS |= {"cluster", "gallery", "memory", "page", "plan", "progress", "report", "run", "sweep", "training"}
+SHARED_BY_COMMANDS |= {"cluster", "gallery", "page", "plan", "progress", "report", "run", "sweep", "training"}
 
 FILES = sorted(PACKAGE.rglob("*.py"))
 MODULES = [
@@ -79,7 +82,7 @@ def _problem(importer, imported):
         return None if same and ours[0] not in ("nets", "tasks", "cli") else "goes up"
     if ours[0] == "tasks" and len(ours) > 1 and ours[:2] == theirs[:2]:  # a task may be a package
         return None
-    if ours[0] in ("config", "images", "weights") or (ours[0] == "cli" and theirs[-1] in SHARED_BY_COMMANDS):
+    if ours[0] in ("config", "images", "tiles", "weights") or (ours[0] == "cli" and theirs[-1] in SHARED_BY_COMMANDS):
         return None
     return "imports a sibling"
 

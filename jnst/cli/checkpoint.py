@@ -18,7 +18,7 @@ import safetensors.numpy
 
 from jnst.cli.lines import warn
 from jnst.errors import InputError
-from jnst.files import cache_folder, write_atomically
+from jnst.files import cache_folder, replacing
 from jnst.types import Snapshot
 from jnst.version import __version__
 
@@ -51,8 +51,14 @@ def write(output: str, snapshot: Snapshot, facts: dict[str, object]) -> None:
         InputError: it cannot be written; the one before is as it was.
     """
     arrays = {f"leaf{index:03}": np.asarray(leaf, order="C") for index, leaf in enumerate(snapshot.leaves)}
-    text = json.dumps({"jnst": __version__, "trace": snapshot.trace, **facts})
-    write_atomically(path_of(output), safetensors.numpy.save(arrays, {"checkpoint": text}))
+    more = {"scale": snapshot.scale, "plan": list(snapshot.plan)} if snapshot.plan else {}
+    text = json.dumps({"jnst": __version__, "trace": snapshot.trace, **more, **facts})
+    with replacing(path_of(output)) as temporary:
+        try:
+            # From the arrays into the file: the state of a large picture may not fit into memory once more.
+            safetensors.numpy.save_file(arrays, temporary, {"checkpoint": text})
+        except safetensors.SafetensorError as error:
+            raise OSError(0, str(error)) from error
 
 
 def read_facts(path: Path) -> dict[str, object]:
@@ -76,11 +82,25 @@ def read(output: str) -> Checkpoint | None:
         return None
     facts = read_facts(path)
     try:
-        arrays = safetensors.numpy.load_file(path)
-        leaves = [arrays[name] for name in sorted(arrays)]
-        return Checkpoint(Snapshot(leaves, facts.pop("trace")), facts)
+        file = safetensors.safe_open(path, "np")
+        leaves = _Leaves(file, sorted(file.keys()))
+        snapshot = Snapshot(leaves, facts.pop("trace"), facts.get("scale", 0), tuple(facts.get("plan", ())))
+        return Checkpoint(snapshot, facts)
     except (OSError, safetensors.SafetensorError, KeyError) as error:
         raise InputError(f"{path}: not a whole checkpoint ({error}); without --resume the run starts anew") from error
+
+
+class _Leaves(Sequence):
+    """Arrays of a file, each read when it is asked for: together they may be larger than memory."""
+
+    def __init__(self, file, names):
+        self._file, self._names = file, names
+
+    def __len__(self):
+        return len(self._names)
+
+    def __getitem__(self, index):
+        return self._file.get_tensor(self._names[index])
 
 
 def check_same_flags(

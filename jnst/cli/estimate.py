@@ -1,5 +1,6 @@
 """`--dry_run`: what a run would take."""
 
+import dataclasses
 import time
 
 from jnst import api
@@ -20,16 +21,27 @@ def describe(inputs: api.Inputs, config: StylizeConfig) -> str:
     copies of the pictures, scaled by the number of pixels.
     """
     width, height = inputs.content.size
-    memory = api.footprint(inputs, config)
-    seconds = _seconds_per_step(inputs, config) * (config.steps + 1)
-    return (
-        f"size: {width}x{height}\n"
-        f"memory: {memory / 2**20:.0f} MiB beyond the program itself\n"
-        f"time: about {words(seconds)} for {config.steps} steps, after the preparation"
-    )
+    memory, plan = api.footprint(inputs, config)
+    per_pixel = _seconds_per_pixel(inputs, config)
+    seconds, steps, sizes = 0.0, 0, []
+    for scale in (*inputs.smaller, inputs):
+        across, down = scale.content.size
+        seconds += per_pixel * across * down * (scale.steps + 1)
+        steps += scale.steps
+        sizes.append(f"{across}x{down}")
+    # Two passes ahead and one back, and the tiles' surroundings.
+    less = ", longer in tiles" if "tiles" in plan else ""
+    lines = [
+        f"size: {width}x{height}" + (f", by way of {', '.join(sizes[:-1])}" if inputs.smaller else ""),
+        f"memory: {memory / 2**20:.0f} MiB beyond the program itself",
+        *plan.splitlines(),
+        f"time: about {words(seconds)} for {steps} steps, after the preparation{less}",
+    ]
+    return "\n".join(lines)
 
 
-def _seconds_per_step(inputs, config):
+def _seconds_per_pixel(inputs, config):
+    config = dataclasses.replace(config, tile="0")
     small = api.shrunk(inputs, max(_PROBE, _least(inputs, config)))
     prepared = api.prepare(small, config)
     marks = []
@@ -40,8 +52,8 @@ def _seconds_per_step(inputs, config):
 
     task.run(prepared, callback=callback)
     (first, start), (last, end) = marks[0], marks[-1]
-    pixels = [picture.size[0] * picture.size[1] for picture in (inputs.content, small.content)]
-    return (end - start) / max(1, last - first) * pixels[0] / pixels[1]
+    across, down = small.content.size
+    return (end - start) / max(1, last - first) / (across * down)
 
 
 def _least(inputs, config):

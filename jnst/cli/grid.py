@@ -188,8 +188,8 @@ class _Grid:
 
     def _prepare(self, mine, *, dry=False):
         """Reads what these runs need, compiles their programs, and says the plan."""
-        from jnst import api
-        from jnst.cli import estimate, memory, plan, sweep
+        from jnst import api, memory
+        from jnst.cli import estimate, plan, sweep
 
         config, memo, notes = self.config, {}, {}
         devices = api.devices_of(config.device)

@@ -1,5 +1,6 @@
 """What a run shows: a bar with losses and time left on a terminal, plain lines in a log."""
 
+import time
 from collections.abc import Sequence
 from typing import Protocol
 
@@ -12,6 +13,7 @@ __all__ = ["Progress", "Record", "RunsProgress"]
 
 # Short, so that the losses fit beside it: 80 columns are usual.
 _BAR = "{percentage:3.0f}%|{bar}| {n_fmt}/{total_fmt} {remaining} left{postfix}"
+_BAR_OF_WORK = "{percentage:3.0f}%|{bar}| {desc}{remaining} left{postfix}"
 
 
 class Record(Protocol):
@@ -32,18 +34,42 @@ class Progress:
         done: int = 0,
         terms: Sequence[str] = ("total", "content", "style", "tv"),
     ):
-        self._every, self._terms = print_every, terms
-        self._bar = tqdm.tqdm(total=steps, initial=done, bar_format=_BAR, **bar_shape()) if on_terminal() else None
+        self._every, self._terms, self._steps = print_every, terms, steps
+        self._bar = (
+            tqdm.tqdm(total=steps, initial=done, bar_format=_BAR_OF_WORK, **bar_shape()) if on_terminal() else None
+        )
+        self._count(done)
+        self._told = time.monotonic()
+
+    def _count(self, step):
+        if self._bar is not None:
+            self._bar.set_description_str(f"{step}/{self._steps} ", refresh=False)
 
     def show(self, record: Record) -> None:
         """Moves the bar, or prints a line at step 0, each `print_every` steps and the last."""
         costs = {name: f"{record.terms[name]:.4g}" for name in self._terms}
         if self._bar is not None:
+            self._count(record.step)
             self._bar.set_postfix(costs, refresh=False)
-            self._bar.update(record.step - self._bar.n)
+            self._move(getattr(record, "share", record.step / record.steps))
         elif record.step in (0, record.steps) or (self._every and record.step % self._every == 0):
             line = "  ".join(f"{name} {cost}" for name, cost in costs.items())
-            say(f"step {record.step}/{record.steps}  {line}")
+            self._say(f"step {record.step}/{record.steps}  {line}")
+
+    def tick(self, share: float) -> None:
+        """Moves the bar within a step that takes long; in a log, a line a minute."""
+        if self._bar is not None:
+            self._move(share)
+        elif time.monotonic() - self._told > 60:
+            self._say(f"{share:.1%} of the work is done")
+
+    def _move(self, share):
+        # Steps of a pyramid are of different lengths: the bar, and with it the time left, is of the work.
+        self._bar.update(share * self._steps - self._bar.n)
+
+    def _say(self, line):
+        self._told = time.monotonic()
+        say(line)
 
     def close(self) -> None:
         """Leaves the bar as it stands."""

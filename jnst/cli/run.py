@@ -9,8 +9,8 @@ import time
 
 import jax
 
-from jnst import api, bundled, files, images
-from jnst.cli import checkpoint, download, estimate, flags, memory, report
+from jnst import api, bundled, files, images, memory
+from jnst.cli import checkpoint, download, estimate, flags, report
 from jnst.cli.command import BAD_INPUT, DIVERGED, DONE, INTERRUPTED
 from jnst.cli.interrupt import Interrupt
 from jnst.cli.lines import say, warn
@@ -70,8 +70,16 @@ def _read(config):
         say(note)
     width, height = inputs.content.size
     styles = ", ".join("{}x{}".format(*style.size) for style in inputs.styles)
-    say(f"content: {width}x{height}  style: {styles}  weights: {inputs.backbone.name}  steps: {config.steps}")
+    steps = sum(scale.steps for scale in (*inputs.smaller, inputs))
+    say(f"content: {width}x{height}  style: {styles}  weights: {inputs.backbone.name}  steps: {steps}")
+    if inputs.smaller:
+        scales = ", ".join("{}x{} ({})".format(*s.content.size, s.steps) for s in (*inputs.smaller, inputs))
+        say(f"scales: {scales} steps")
     return inputs
+
+
+_LONG = 600
+"""Seconds after which a checkpoint is written whatever the step."""
 
 
 class _Run:
@@ -85,7 +93,7 @@ class _Run:
     def work(self, resume):
         config = self.config
         if resume and self._is_finished():
-            say(f"{config.output}: finished already, at step {config.steps}")
+            say(f"{config.output}: finished already, at step {self.steps}")
             return DONE
         _say_device(self.device)
         inputs = _read(config)
@@ -106,10 +114,9 @@ class _Run:
         report.sweep(config.output)
         self.seconds = found.facts["seconds"] if found else 0.0
         start = time.perf_counter()
-        prepared = api.prepare(inputs, config)
-        if found:
-            prepared = self._restored(prepared, found)
-        return self._paint(prepared, inputs, compile_seconds=time.perf_counter() - start)
+        prepared = self._prepared(inputs, found)
+        before = found.facts["step"] if found else 0
+        return self._paint(prepared, inputs, time.perf_counter() - start, before)
 
     def _is_finished(self):
         """Whether OUTPUT and its record are of this very run, at its last step."""
@@ -117,13 +124,15 @@ class _Run:
         if not record or record["stopped"] or not bundled.is_file(self.config.output):
             return False
         try:
-            checkpoint.check_same_flags(report.record_path(self.config.output), record["flags"], self.chosen)
+            path = report.record_path(self.config.output)
+            checkpoint.check_same_flags(path, record["flags"], self.chosen, growing=_growing(record["trace"]))
         except InputError:
             if checkpoint.path_of(self.config.output).is_file():
                 return False  # a later run's, perhaps: that is what counts
             raise
-        if record["trace"][-1]["step"] != self.config.steps:
-            return False
+        if record["flags"]["steps"] != self.config.steps:
+            return False  # they have grown
+        self.steps = record["trace"][-1]["step"]
         self._check_same_inputs(report.record_path(self.config.output), record["inputs"], report.hashes(self.config))
         return True
 
@@ -138,7 +147,8 @@ class _Run:
         if found is None:
             say(f"{path}: no checkpoint: the run starts anew")
             return None
-        checkpoint.check_same_flags(path, found.facts["flags"], self.chosen)
+        growing = _growing(found.snapshot.trace)
+        checkpoint.check_same_flags(path, found.facts["flags"], self.chosen, growing=growing)
         self._check_same_inputs(path, found.facts["inputs"], self.facts["inputs"])
         return found
 
@@ -149,19 +159,24 @@ class _Run:
                     f"--{flag}: has changed since {path} was written; without --resume the run starts anew"
                 )
 
-    def _restored(self, prepared, found):
+    def _prepared(self, inputs, found):
         try:
-            prepared = task.restore(prepared, found.snapshot)
+            prepared = api.prepare(inputs, self.config, snapshot=found and found.snapshot)
         except ValueError as error:
+            if found is None or isinstance(error, InputError):
+                raise
             path = checkpoint.path_of(self.config.output)
             raise InputError(f"{path}: does not fit this run; without --resume it starts anew") from error
-        say(f"going on from step {found.facts['step']}")
+        if found:
+            say(f"going on from step {found.facts['step']}")
         return prepared
 
-    def _paint(self, prepared, inputs, compile_seconds):
-        config, interrupt = self.config, self.interrupt
-        progress = Progress(config.steps, config.print_every, max(0, int(prepared.state.step)))
-        self.start = time.perf_counter()
+    def _paint(self, prepared, inputs, compile_seconds, before):
+        config, interrupt, self.steps = self.config, self.interrupt, prepared.steps
+        progress = Progress(self.steps, config.print_every, before)
+        self.start = self.kept = time.perf_counter()
+        for line in prepared.stage.note.splitlines():
+            say(line)
 
         def callback(record):
             progress.show(record)
@@ -169,14 +184,14 @@ class _Run:
             if config.save_every and record.step and record.step % config.save_every == 0:
                 picture = Picture(record.image(), self.alpha)
                 place = report.intermediate(config.output, record.step)
-                self._try(lambda: images.save(place, picture, self.text, bit_depth=config.bit_depth))
+                self._try(lambda: self._save(place, picture))
             if config.checkpoint_every and (stop or self._is_due(record.step)):
                 self._try(lambda: self._keep(record))
             return stop
 
         interrupt.begin()
         try:
-            result = task.run(prepared, callback=callback)
+            result = task.run(prepared, callback=callback, tick=progress.tick, say=say)
         finally:
             progress.close()
         interrupt.finish()
@@ -184,17 +199,23 @@ class _Run:
 
     def _is_due(self, step):
         """The last step too, so that `--steps` may grow; but a run shorter than an interval leaves none."""
-        every, steps = self.config.checkpoint_every, self.config.steps
+        every, steps = self.config.checkpoint_every, self.steps
         if step == 0:
             return self.replaces
-        return step % every == 0 or (step == steps and steps > every)
+        if step % every == 0 or (step == steps and steps > every):
+            return True
+        return time.perf_counter() - self.kept > _LONG  # steps of large pictures may take minutes
 
     def _keep(self, record):
         seconds = round(self.seconds + time.perf_counter() - self.start, 3)
         facts = {**self.facts, "step": record.step, "seconds": seconds}
         checkpoint.write(self.config.output, record.snapshot(), facts)
+        self.kept = time.perf_counter()
         report.write_flags(self.config.output, self.chosen)
         self.interrupt.remains = f"; step {record.step} is kept, go on with: {_command(self.config.output)}"
+
+    def _save(self, path, picture):
+        images.save(path, picture, self.text, bit_depth=self.config.bit_depth, rounding=self.config.rounding)
 
     def _try(self, write):
         """A file on the way that cannot be written is no reason to lose the run."""
@@ -212,7 +233,7 @@ class _Run:
         if result.image is None:
             warn(f"{output}: nothing written: not even the start has a finite loss")
             return DIVERGED
-        images.save(output, Picture(result.image, self.alpha), self.text, bit_depth=self.config.bit_depth)
+        self._save(output, Picture(result.image, self.alpha))
         report.write_flags(output, self.chosen)
         seconds = self.seconds + time.perf_counter() - self.start
         record = report.make_record(
@@ -228,6 +249,8 @@ class _Run:
         report.write_record(output, record)
         best = result.best_step
         kind = f"the best picture so far (step {best})" if result.stopped else f"best at step {best}"
+        if self.config.average_decay and result.stopped != "diverged":
+            kind = f"the average of the iterates up to step {best}"
         say(f"{output}: {kind}, {seconds:.1f} s")
         if result.stopped == "interrupted":
             step = result.trace[-1]["step"]
@@ -236,6 +259,11 @@ class _Run:
         if result.stopped == "diverged":
             return DIVERGED
         return BAD_INPUT if self.failed else DONE
+
+
+def _growing(trace):
+    """Flags that may grow when a run goes on: `steps`, where a picture was not made larger after them."""
+    return () if any("size" in row for row in trace) else ("steps",)
 
 
 def program() -> str:

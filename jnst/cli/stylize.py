@@ -9,7 +9,7 @@ from jnst.cli import flags
 from jnst.cli.command import DONE, guard, start
 from jnst.cli.interrupt import Interrupt
 from jnst.cli.lines import say
-from jnst.config import StylizeConfig, check, check_config, split_list
+from jnst.config import StylizeConfig, check, check_config, check_scales, split_list
 from jnst.errors import InputError
 
 __all__ = ["main"]
@@ -83,6 +83,7 @@ def _check_flags(config):
         if not getattr(config, name):
             raise InputError(f"--{name} is missing: expected a picture file (no arguments at all show an example)")
     check_config(config, count=len(split_list(config.style)))
+    check_scales(config)
     from jnst import images
     from jnst.cli import report
 

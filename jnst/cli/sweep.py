@@ -7,8 +7,8 @@ from typing import NamedTuple
 import jax
 import numpy as np
 
-from jnst import grid, images
-from jnst.cli import checkpoint, flags, memory, report
+from jnst import grid, images, memory
+from jnst.cli import checkpoint, flags, report
 from jnst.cli.interrupt import Interrupt
 from jnst.cli.lines import say, warn
 from jnst.cli.plan import Entry, Group
@@ -283,7 +283,7 @@ class Sweep:
         if config.save_every and record.step and record.step % config.save_every == 0:
             picture = Picture(record.image(), entry.inputs.content.alpha)
             place = report.intermediate(config.output, record.step)
-            self.attempt(lambda: images.save(place, picture, self._text(entry), bit_depth=config.bit_depth))
+            self.attempt(lambda: images.save(place, picture, self._text(entry), **_bits(config)))
         every = config.checkpoint_every
         due = every and record.step and record.step % every == 0
         if every and record.step < config.steps and (stop or due):
@@ -330,7 +330,7 @@ class Sweep:
         report.write_flags(output, facts["flags"])
         if result.image is not None:
             picture = Picture(result.image, entry.inputs.content.alpha)
-            images.save(output, picture, self._text(entry), bit_depth=entry.config.bit_depth)
+            images.save(output, picture, self._text(entry), **_bits(entry.config))
         record = report.make_record(
             result,
             **facts,
@@ -345,3 +345,7 @@ class Sweep:
         checkpoint.path_of(output).unlink(missing_ok=True)
         self._progress.end(entry.index)
         self._done(entry)
+
+
+def _bits(config):
+    return {"bit_depth": config.bit_depth, "rounding": config.rounding}

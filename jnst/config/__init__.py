@@ -6,6 +6,7 @@ A frozen dataclass is static under `jit`; numbers that a search varies are trace
 from jnst.config.choices import (
     BLOCKS,
     CONVOLUTIONS,
+    HAVE_BETA2,
     INITS,
     LINE_SEARCHES,
     OPTIMIZERS,
@@ -19,14 +20,16 @@ from jnst.config.choices import (
     TOTAL_VARIATIONS,
 )
 from jnst.config.distill import DistillConfig
-from jnst.config.grid import NO_AXES, Axis, GridConfig, check_grid, parse_axes
+from jnst.config.grid import ALONE, NO_AXES, Axis, GridConfig, check_grid, parse_axes
 from jnst.config.options import check, option_line
+from jnst.config.scales import Scale, check_scales, is_explicit, plan_scales
 from jnst.config.specs import ObjectiveSpec, OptimizerConfig, TrainConfig
 from jnst.config.stylize import StylizeConfig, check_config, parse_rate
 from jnst.config.values import join_list, parse_layers, parse_mix, split_list
 from jnst.config.weights import WeightsConfig
 
 __all__ = [
+    "ALONE",
     "BLOCKS",
     "CONVOLUTIONS",
     "INITS",
@@ -42,21 +45,26 @@ __all__ = [
     "SOURCES",
     "TOTAL_VARIATIONS",
     "Axis",
+    "HAVE_BETA2",
     "DistillConfig",
     "GridConfig",
     "ObjectiveSpec",
     "OptimizerConfig",
+    "Scale",
     "StylizeConfig",
     "TrainConfig",
     "WeightsConfig",
     "check",
     "check_config",
+    "check_scales",
     "check_grid",
+    "is_explicit",
     "join_list",
     "option_line",
     "parse_axes",
     "parse_layers",
     "parse_mix",
     "parse_rate",
+    "plan_scales",
     "split_list",
 ]

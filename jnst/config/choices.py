@@ -4,7 +4,9 @@ from collections.abc import Mapping
 
 __all__ = [
     "BLOCKS",
+    "BORDERS",
     "CONVOLUTIONS",
+    "HAVE_BETA2",
     "INITS",
     "LINE_SEARCHES",
     "OPTIMIZERS",
@@ -14,8 +16,13 @@ __all__ = [
     "PRECONDITIONERS",
     "PRESERVE_COLORS",
     "PROJECTIONS",
+    "RESAMPLINGS",
+    "ROUNDINGS",
+    "SCALE_FACTORS",
     "SCHEDULES",
     "SOURCES",
+    "STYLE_FITS",
+    "STYLE_LOSSES",
     "TOTAL_VARIATIONS",
 ]
 
@@ -31,6 +38,9 @@ POOLINGS = {
     "l2": "the root of the mean square of 2x2 (Henaff & Simoncelli 2016)",
 }
 PADDINGS = ("zeros", "reflect", "replicate")
+"""Of a convolution; the weights were trained with one of them."""
+BORDERS = (*PADDINGS, "replicate_first")
+"""Of a whole network; the last: `replicate` before the first convolution, `zeros` before the others."""
 SOURCES = {
     "auto": "what the file's names and numbers show, or an error",
     "caffe": "BGR in 0..255 minus Caffe's mean (vgg19-d01eb7cb.pth, vgg_conv.pth)",
@@ -41,7 +51,24 @@ SOURCES = {
     "matconvnet": "RGB in 0..255 minus the file's mean (imagenet-vgg-verydeep-19.mat)",
 }
 """What a weights file's network was fed; the file's first layer may do it."""
-TOTAL_VARIATIONS = {"l1": "sum of |difference|", "l2": "sum of squared difference"}
+TOTAL_VARIATIONS = {
+    "l1": "sum of |difference|",
+    "l2": "sum of squared difference",
+    "l2_nine": "sum of squared difference to all eight neighbors (style-transfer-pytorch)",
+}
+STYLE_LOSSES = {
+    "gram": "squared difference of Gram matrices (Gatys et al. 2016)",
+    "wasserstein": "2-Wasserstein distance of the normal distributions that have the features' mean and covariance",
+}
+STYLE_FITS = {
+    "resize": "its longest side is made so long",
+    "shrink": "likewise, but a smaller picture stays as it is",
+}
+RESAMPLINGS = {
+    "lanczos": "Lanczos, in floating point",
+    "bicubic8": "Pillow's bicubic, of pixels in 8 bits (style-transfer-pytorch)",
+}
+ROUNDINGS = {"nearest": "to the nearest of the output's levels", "down": "to the next lower one"}
 INITS = {
     "content": "the content image",
     "noise": "the network's mean color plus uniform noise",
@@ -61,6 +88,8 @@ PRESERVE_COLORS = {
     "luminance": "style transfer of luminance only, the content's chroma put back (Gatys et al. 2017)",
     "match": "the style is recolored to the content's mean and covariance first (Gatys et al. 2017)",
 }
+SCALE_FACTORS = {"2": 2.0, "sqrt2": 2**0.5}
+"""From one size of a pyramid to the next."""
 SCHEDULES = {
     "constant": "after the warm-up, the same",
     "cosine": "after the warm-up, down to 0 along a cosine (Loshchilov & Hutter 2017)",
@@ -72,6 +101,9 @@ PRECISIONS = {
 }
 
 # The names are optax's; the values are arguments that differ from optax's defaults. `lbfgs` has options of its own.
+HAVE_BETA2 = ("adabelief", "adam", "adamax", "amsgrad", "lion", "nadam")
+"""Optimizers whose second decay can be set."""
+
 OPTIMIZERS: Mapping[str, Mapping[str, float]] = {
     "adam": {},
     "adabelief": {},

@@ -9,7 +9,10 @@ from jnst.config.options import check, option
 from jnst.config.stylize import StylizeConfig
 from jnst.errors import InputError
 
-__all__ = ["NO_AXES", "Axis", "GridConfig", "check_grid", "parse_axes"]
+__all__ = ["ALONE", "NO_AXES", "Axis", "GridConfig", "check_grid", "parse_axes"]
+
+ALONE = ("scales", "scale_factor", "min_size", "first_steps", "tile", "average_decay")
+"""Flags of a run by itself: those of a grid are of one scale, whole, and their best iterates."""
 
 NO_AXES = ("output", "device", "print_every", "save_every", "checkpoint_every")
 """Flags that change no picture."""
@@ -24,6 +27,9 @@ class GridConfig(StylizeConfig):
     )
     output: str = option("", "The folder to write: a picture a run, grid.csv, sheet.png and index.html.")
     print_every: int = option(5, "Steps between rows of the traces, which the page draws as curves.", lower=0)
+    scales: str = option("1", "Of a grid, 1.", choices=("1",))
+    tile: str = option("0", "Of a grid, 0.", choices=("0",))
+    average_decay: float = option(0.0, "Of a grid, 0.", lower=0.0, upper=0.0)
     runs_at_once: str = option("auto", "Runs in one program: auto plans them by the memory; a whole number sets them.")
     coordinator_address: str = option("", "Of several processes: HOST:PORT of the first. Empty: what the cluster says.")
     num_processes: int = option(-1, "Of several processes: how many; 1: alone. -1: what the cluster says.", lower=-1)
@@ -75,7 +81,7 @@ def _axis(text):
     if not equals or not rest.strip():
         raise InputError(f"--axis={text}: expected a flag and its values, such as style_weight=1e2,1e3")
     defaults = {field.name: field.default for field in dataclasses.fields(StylizeConfig)}
-    known = sorted(defaults.keys() - set(NO_AXES))
+    known = sorted(defaults.keys() - set(NO_AXES + ALONE))
     if flag not in known:
         near = difflib.get_close_matches(flag, known, 1)
         hint = f"; did you mean {near[0]}?" if near else ""

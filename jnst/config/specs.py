@@ -15,6 +15,7 @@ class ObjectiveSpec:
     padding: str = "zeros"
     normalization: str = "relative"
     tv: str = "l2"
+    style_loss: str = "gram"
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -25,7 +26,9 @@ class OptimizerConfig:
     history: int = 20
     line_search: str = "none"
     preconditioner: str = "fourier"
+    beta2: float = 0.0
     projection: str = "clip"
+    average: bool = False
     canvas_scale: int = 1
 
 

@@ -3,6 +3,8 @@
 import dataclasses
 
 from jnst.config.choices import (
+    BORDERS,
+    HAVE_BETA2,
     LINE_SEARCHES,
     OPTIMIZERS,
     POOLINGS,
@@ -10,7 +12,12 @@ from jnst.config.choices import (
     PRECONDITIONERS,
     PRESERVE_COLORS,
     PROJECTIONS,
+    RESAMPLINGS,
+    ROUNDINGS,
+    SCALE_FACTORS,
     SOURCES,
+    STYLE_FITS,
+    STYLE_LOSSES,
     TOTAL_VARIATIONS,
 )
 from jnst.config.options import check, option
@@ -32,6 +39,7 @@ class StylizeConfig:
         "", "The picture to write: .png, .jpg, .webp, .avif or .tif; a folder, where --content is one."
     )
     bit_depth: int = option(8, "Bits of each channel of the output; 16 in .png and .tif.", choices=(8, 16))
+    rounding: str = option("nearest", "How the output's bits are rounded.", choices=ROUNDINGS)
     weights: str = option(
         "mini", "Backbone: mini (bundled), vgg19 (downloaded once), a file, a converted name, or random[:SEED]."
     )
@@ -39,10 +47,27 @@ class StylizeConfig:
         "auto", "What the network of a weights file was fed, where its numbers do not show it.", choices=SOURCES
     )
     size: int = option(512, "Longest side of the output in pixels; 0 keeps the content image's.", lower=0, upper=65535)
+    resample: str = option("lanczos", "How pictures are brought to size.", choices=RESAMPLINGS)
+    scales: str = option(
+        "auto",
+        "Sizes to paint in turn, each from the one before: auto (one up to 512 pixels, all above), all (from "
+        "--min_size on), a number of them, or sizes with steps, such as 256:100,512:50.",
+    )
+    scale_factor: str = option("2", "From one size to the next.", choices=SCALE_FACTORS)
+    min_size: int = option(256, "The smallest size where --scales names none.", lower=1, upper=65535)
+    tile: str = option(
+        "auto",
+        "Longest side of a tile in pixels, for pictures larger than memory; the same picture. 0: none; auto: as the "
+        "memory allows.",
+    )
     style_scale: float = option(
         1.0, "Longest side of the style image over that of the output: the scale of the strokes.", above=0.0, upper=64.0
     )
-    steps: int = option(100, "Updates of the canvas.", lower=1, upper=10_000_000)
+    style_fit: str = option("resize", "How a style image gets its size.", choices=STYLE_FITS)
+    steps: int = option(100, "Updates of the canvas, at each of the scales.", lower=1, upper=10_000_000)
+    first_steps: int = option(
+        0, "Updates at the first scale of several; 0: as many as at the others.", lower=0, upper=10_000_000
+    )
     optimizer: str = option("lbfgs", "Optimizer: L-BFGS, or one of optax's.", choices=OPTIMIZERS)
     learning_rate: float = option(
         0.0,
@@ -50,6 +75,15 @@ class StylizeConfig:
         "0.03 * canvas_scale for the others.",
         lower=0.0,
         upper=1e6,
+    )
+    beta2: float = option(
+        0.0, "Decay of Adam's second moments, and of its relatives'; 0: the optimizer's own.", lower=0.0, upper=0.999999
+    )
+    average_decay: float = option(
+        0.0,
+        "Decay of an average over the iterates, which is then the result, such as 0.99; 0: the best iterate is.",
+        lower=0.0,
+        upper=0.999999,
     )
     history: int = option(20, "Pairs that L-BFGS remembers.", lower=1, upper=1000)
     line_search: str = option("none", "How L-BFGS finds the length of a step.", choices=LINE_SEARCHES)
@@ -68,9 +102,13 @@ class StylizeConfig:
         "Layers whose Gram matrices are the style, such as relu1_1:0.2,relu2_1:0.8. "
         "A layer without a number counts 1 / (number of layers).",
     )
+    style_loss: str = option("gram", "What of the style is compared.", choices=STYLE_LOSSES)
     normalization: str = option("relative", "How differences become terms (see the README).", choices=NORMALIZATIONS)
     tv: str = option("l2", "Total variation: absolute or squared differences.", choices=TOTAL_VARIATIONS)
     pooling: str = option("avg", "Pooling between the network's blocks.", choices=POOLINGS)
+    padding: str = option(
+        "auto", "What stands beyond the picture's border; auto: as the weights have it.", choices=("auto", *BORDERS)
+    )
     init: str = option("content", "Start: content, noise, mix, or a picture file.")
     noise_ratio: float = option(0.6, "Share of noise in --init=mix.", lower=0.0, upper=1.0)
     noise_width: float = option(20.0, "Half width of the noise, of 255.", lower=0.0, upper=255.0)
@@ -102,6 +140,12 @@ def check_config(config: StylizeConfig, *, count: int) -> None:
         )
     if config.line_search == "zoom" and config.learning_rate:
         raise InputError(f"--learning_rate={config.learning_rate:g}: expected 0, as --line_search=zoom finds the step")
+    if config.beta2 and config.optimizer not in HAVE_BETA2:
+        raise InputError(f"--beta2={config.beta2:g}: expected 0 with --optimizer={config.optimizer}")
+    if config.tile not in ("auto", "0") and not (config.tile.isdecimal() and 16 <= int(config.tile) <= 65535):
+        raise InputError(f"--tile={config.tile}: expected auto, 0, or a whole number from 16 to 65535")
+    if config.tile not in ("auto", "0") and config.line_search != "none":
+        raise InputError(f"--tile={config.tile}: has no line search; expected --line_search=none, or --tile=0")
     if count < 1:
         raise InputError("--style=: expected at least one style image")
     parse_mix(config.style_mix, count)

@@ -70,14 +70,20 @@ def fit(size: tuple[int, int], longest: int) -> tuple[int, int]:
     """
     if longest == 0:
         return size
-    scale = longest / max(size)
-    return tuple(max(1, round(side * scale)) for side in size)
+    return tuple(max(1, round(longest * side / max(size))) for side in size)
 
 
-def resize(picture: Picture, size: tuple[int, int]) -> Picture:
-    """`picture` at width and height `size`: Lanczos, with the filter widened when it shrinks (no aliasing)."""
+def resize(picture: Picture, size: tuple[int, int], resample: str = "lanczos") -> Picture:
+    """`picture` at width and height `size`, by one of `config.RESAMPLINGS`; the filter is widened when it shrinks (no
+    aliasing)."""
     if picture.size == size:
         return picture
+    if resample == "bicubic8":
+        eight = Image.fromarray(np.round(picture.opaque() * 255).astype(np.uint8)).resize(
+            size, Image.Resampling.BICUBIC
+        )
+        alpha = None if picture.alpha is None else _resize_plane(picture.alpha, size)
+        return dataclasses.replace(picture, rgb=np.asarray(eight, np.float32) / 255, alpha=alpha)
     if picture.alpha is None:
         return dataclasses.replace(picture, rgb=_resize_planes(picture.rgb, size))
     # Weighted by alpha: the color hidden in transparent pixels must not bleed into the edge.

@@ -89,6 +89,7 @@ def encode(
     text: str | None = None,
     *,
     bit_depth: int = 8,
+    rounding: str = "nearest",
 ) -> bytes:
     """The bytes of a picture file; equal pictures give equal bytes.
 
@@ -97,13 +98,14 @@ def encode(
         format: One of `FORMATS`' values. JPEG has no alpha: the picture is laid over white.
         text: Kept under the key `jnst` in a PNG; other formats leave it out.
         bit_depth: 8, or 16 in PNG and TIFF.
+        rounding: One of `config.ROUNDINGS`.
 
     >>> encode(Picture(np.ones((2, 3, 3), np.float32)), "PNG", bit_depth=16)[16:25].hex(" ")
     '00 00 00 03 00 00 00 02 10'
     """
     check_encodable(picture.size, format, bit_depth=bit_depth)
     keep_alpha = picture.alpha is not None and format != "JPEG"
-    pixels = _integers(picture.rgb if keep_alpha else picture.opaque(), bit_depth)
+    pixels = _integers(picture.rgb if keep_alpha else picture.opaque(), bit_depth, rounding)
     if keep_alpha:
         pixels = np.concatenate([pixels, _integers(picture.alpha, bit_depth)[..., None]], -1)
     if bit_depth == 16:
@@ -117,12 +119,16 @@ def encode(
     return buffer.getvalue()
 
 
-def save(path: str | Path, picture: Picture, text: str | None = None, *, bit_depth: int = 8) -> None:
+def save(
+    path: str | Path, picture: Picture, text: str | None = None, *, bit_depth: int = 8, rounding: str = "nearest"
+) -> None:
     """Writes a picture file, whole or not at all; the ending of `path` names the format."""
-    write_atomically(path, encode(picture, format_of(path, bit_depth=bit_depth), text, bit_depth=bit_depth))
+    format_ = format_of(path, bit_depth=bit_depth)
+    write_atomically(path, encode(picture, format_, text, bit_depth=bit_depth, rounding=rounding))
 
 
-def _integers(values, bits):
+def _integers(values, bits, rounding="nearest"):
     if not np.isfinite(values).all():
         raise ValueError("a picture with pixels that are not finite is not written")
-    return np.rint(np.clip(values, 0, 1) * (2**bits - 1)).astype(np.uint16 if bits == 16 else np.uint8)
+    round_ = np.floor if rounding == "down" else np.rint
+    return round_(np.clip(values, 0, 1) * (2**bits - 1)).astype(np.uint16 if bits == 16 else np.uint8)

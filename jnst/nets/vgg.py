@@ -45,7 +45,8 @@ def features(
         image: `[H, W, 3]` sRGB in [0, 1].
         layers: Names such as `conv4_2` (before the rectifier) or `relu4_2` (after it).
         pooling: `max`, `avg` or `l2`, of 2x2 cells; an odd last row or column is dropped.
-        padding: `zeros`, `reflect` or `replicate`; a property of the weights, kept in their file.
+        padding: `zeros`, `reflect`, `replicate`, or `replicate_first` (zeros but for conv1_1); a property of the
+            weights, kept in their file.
 
     Raises:
         TypeError: an image of whole numbers, which would be one in 0..255.
@@ -93,6 +94,8 @@ def _layer(params, x, name, pooling, padding, rectify=False):
         x = (x - params["mean"][None, None]).astype(layer["kernel"].dtype)
     elif name.endswith("_1"):
         x = ops.pool(x, pooling)
+    if padding == "replicate_first":
+        padding = "replicate" if name == "conv1_1" else "zeros"
     winograd = layer.get("winograd") if conv.pays(x, layer["kernel"]) else None
     return conv.conv3x3(x, layer["kernel"], layer["bias"], padding=padding, rectify=rectify, winograd=winograd)
 

@@ -100,10 +100,10 @@ def test_ctrl_c_within_a_callback_from_c_is_not_lost(here, monkeypatch, capsys):
         gc.callbacks.remove(interrupt)
         signal.raise_signal(signal.SIGINT)
 
-    def interrupted(*arguments):  # what is raised in a garbage collection's callback, Python drops
+    def interrupted(*arguments, **more):  # what is raised in a garbage collection's callback, Python drops
         gc.callbacks.append(interrupt)
         gc.collect()
-        return prepare(*arguments)
+        return prepare(*arguments, **more)
 
     before = listed(here)
     monkeypatch.setattr(api, "prepare", interrupted)

@@ -18,8 +18,8 @@ from PIL import Image
 
 from cli.command import SMALL, assert_one_line, listed, read_json, read_until
 from cli.command import call as stylize
-from jnst import images, objective, weights
-from jnst.cli import checkpoint, gallery, grid, memory, page, plan, sweep
+from jnst import images, memory, objective, weights
+from jnst.cli import checkpoint, gallery, grid, page, plan, sweep
 from jnst.config import StylizeConfig
 from jnst.errors import InputError
 from jnst.tasks.stylize import many, parts
@@ -328,8 +328,8 @@ def test_what_a_picture_has_to_say_is_said(here, capsys):
 
 
 def test_targets_are_computed_once_for_all_batches(here, monkeypatch):
-    calls, original = [], parts.style_grams
-    monkeypatch.setattr(parts, "style_grams", lambda *them: calls.append(1) or original(*them))
+    calls, original = [], parts.style_statistics
+    monkeypatch.setattr(parts, "style_statistics", lambda *them: calls.append(1) or original(*them))
     assert call(*BASE, "--axis=style_weight=1,10,100", "--axis=style=painting.png,other.png", "--runs_at_once=2") == 0
     assert len(calls) == 2 + 1  # each style once, and one more time when the program's shapes are asked for
 

@@ -313,7 +313,7 @@ def test_without_a_cache_folder_it_says_that_there_is_no_lock(here, capsys, monk
 def test_too_little_memory_is_one_line(here, capsys, monkeypatch):
     from jnst import api
 
-    def prepare(*arguments):
+    def prepare(*arguments, **more):
         return np.zeros(2**60, np.uint8)
 
     monkeypatch.setattr(api, "prepare", prepare)

@@ -200,7 +200,8 @@ def test_a_start_that_is_not_finite_leaves_no_picture(run, params, pictures):
 def test_the_first_term_that_is_not_finite_is_named(params, pictures, terms, named):
     prepared = task.prepare(KEY, params, pictures[0], [pictures[1]], BASE)
     terms = {"total": np.inf if named == "total" else sum(terms.values()), **terms}
-    broken = prepared._replace(advance=lambda state, *_: (state._replace(step=jnp.int32(0)), terms))
+    stage = prepared.stage._replace(advance=lambda state, *_: (state._replace(step=jnp.int32(0)), terms))
+    broken = prepared._replace(stage=stage)
     assert task.run(broken).bad_term == named
 
 
@@ -277,7 +278,7 @@ def test_style_mix_is_the_weighted_sum_of_grams(params, pictures):
     styles = [style, style[::-1]]
     spec = task.objective_spec(BASE, "zeros")
     prepared = task.prepare(KEY, params, content, styles, _config(style_mix="3,1"))
-    blended = prepared.arguments[1].style
+    blended = prepared.stage.arguments()[1].style
     for layer, target in blended.items():
         one, other = (
             reference.gram(reference.features(params, each, [layer], spec.pooling, "zeros")[layer], "relative")
@@ -311,14 +312,15 @@ def test_luminance_keeps_the_content_s_chroma(run, pictures):
 
 def test_luminance_shows_the_network_shades_of_gray(params, pictures):
     prepared = task.prepare(KEY, params, pictures[0], [pictures[1]], _config(preserve_color="luminance"))
-    assert np.ptp(prepared.state.canvas, axis=-1).max() == 0
+    assert np.ptp(prepared.begin().canvas, axis=-1).max() == 0
 
 
 def test_match_recolors_the_style_to_the_content(params, pictures):
     content, style = map(jnp.asarray, pictures)
-    matched = task.prepare(KEY, params, content, [style], _config(preserve_color="match")).arguments[1].style
+    matched = task.prepare(KEY, params, content, [style], _config(preserve_color="match"))
+    matched = matched.stage.arguments()[1].style
     recolored = np.asarray(jax.jit(ops.match_color)(style, content))
-    plain = task.prepare(KEY, params, content, [style], BASE).arguments[1].style
+    plain = task.prepare(KEY, params, content, [style], BASE).stage.arguments()[1].style
     for layer, target in matched.items():
         found = reference.features(params, recolored, [layer], BASE.pooling, "zeros")[layer]
         np.testing.assert_allclose(target, reference.gram(found, "relative"), rtol=1e-3, atol=1e-5)
@@ -341,19 +343,19 @@ def test_bfloat16_goes_about_the_same_way(run):
 @pytest.mark.slow
 def test_bfloat16_keeps_targets_canvas_and_optimizer_in_float32(params, pictures):
     prepared = task.prepare(KEY, params, pictures[0], [pictures[1]], _config(precision="bfloat16"))
-    network, targets = prepared.arguments[:2]
+    network, targets = prepared.stage.arguments()[:2]
     assert network["conv1_1"]["kernel"].dtype == jnp.bfloat16
     assert network["mean"].dtype == jnp.float32
     assert all(gram.dtype == jnp.float32 for gram in targets.style.values())
-    assert all(leaf.dtype != jnp.bfloat16 for leaf in jax.tree.leaves(prepared.state))
+    assert all(leaf.dtype != jnp.bfloat16 for leaf in jax.tree.leaves(prepared.stage.like))
 
 
 @pytest.mark.slow
 def test_float64_computes_in_float64(run, x64, params, pictures):
     config = _config(precision="float64", steps=2)
     prepared = task.prepare(KEY, params, pictures[0], [pictures[1]], config)
-    assert {leaf.dtype for leaf in jax.tree.leaves(prepared.arguments)} == {np.dtype("float64")}
-    assert prepared.state.canvas.dtype == jnp.float64
+    assert {leaf.dtype for leaf in jax.tree.leaves(prepared.stage.arguments())} == {np.dtype("float64")}
+    assert prepared.begin().canvas.dtype == jnp.float64
     row = task.run(prepared).trace[0]
     content, style = pictures
     weights = Weights(BASE.content_weight, BASE.style_weight, BASE.tv_weight, [1.0], [0.5, 0.5])
@@ -377,13 +379,13 @@ def test_standardize_makes_the_scale_of_random_filters_irrelevant(params, pictur
 
 def test_only_the_layers_that_are_needed_go_to_the_device(tiny, pictures):
     prepared = task.prepare(KEY, tiny, pictures[0], [pictures[1]], BASE)
-    assert prepared.arguments[0].keys() == {"mean", "conv1_1", "conv1_2", "conv2_1"}
+    assert prepared.stage.arguments()[0].keys() == {"mean", "conv1_1", "conv1_2", "conv2_1"}
 
 
-def test_footprint_is_known_without_computing(params, pictures):
+def test_footprint_is_known_before_a_step(params, pictures):
     def footprint(side):
-        image = jax.ShapeDtypeStruct((side, side, 3), jnp.float32)
-        return task.footprint(KEY, params, image, [image], BASE, standardize=True)
+        image = np.zeros((side, side, 3), np.float32)
+        return task.footprint(KEY, params, image, [image], BASE, standardize=True)[0]
 
     small, large = footprint(16), footprint(5000)
     assert small > 4 * 16 * 16 * 3 * 5  # canvas, gradient, best canvas and Adam's two

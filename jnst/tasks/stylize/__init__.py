@@ -1,16 +1,18 @@
 """Style transfer by optimizing an image (Gatys, Ecker & Bethge 2016), compiled.
 
-`one.py` is one run, `many.py` a batch of them in one program; `parts.py` makes what a step is given, `loop.py` holds
-what is said between steps.
+`one.py` is one run, scale after scale, `stage.py` one of its scales, `many.py` a batch of runs in one program;
+`parts.py` makes what a step is given, `loop.py` holds what is said between steps.
 """
 
 from jnst.tasks.stylize import many
 from jnst.tasks.stylize.loop import Callback, Record, Result
 from jnst.tasks.stylize.one import Prepared, footprint, prepare, restore, run, stylize
 from jnst.tasks.stylize.parts import objective_spec
+from jnst.tasks.stylize.stage import Level
 
 __all__ = [
     "Callback",
+    "Level",
     "Prepared",
     "Record",
     "Result",

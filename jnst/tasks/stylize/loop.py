@@ -31,7 +31,7 @@ class Record(NamedTuple):
     """What a callback sees after a chunk of steps."""
 
     step: int
-    """Updates made."""
+    """Updates made, at all scales together."""
     steps: int
     """Updates that were asked for."""
     terms: dict[str, float]
@@ -40,6 +40,10 @@ class Record(NamedTuple):
     """Fetches the image at this step, `[H, W, 3]` in [0, 1]; only while the callback runs."""
     snapshot: Callable[[], Snapshot]
     """Fetches all that `restore` needs to go on from here; only while the callback runs."""
+    size: tuple[int, int] = (0, 0)
+    """Rows and columns of the present scale."""
+    share: float = 0.0
+    """Of the whole work that is done, from 0 to 1."""
 
 
 Callback = Callable[[Record], bool | None]
@@ -50,11 +54,13 @@ class Result(NamedTuple):
     """What a run leaves."""
 
     image: np.ndarray | None
-    """The best iterate, `[H, W, 3]` float32 in [0, 1]; None where not even the start had a finite loss."""
+    """The best iterate, or the average over them where the config asks for it, `[H, W, 3]` float32 in [0, 1]; None
+    where not even the start had a finite loss."""
     best_step: int
-    """The step that `image` is from."""
+    """The step that `image` is from; of an average, the last one in it."""
     trace: list[dict[str, float]]
-    """Rows of step, total, content, style, tv: step 0, each `print_every`, and the last step made."""
+    """Rows of step, total, content, style, tv: step 0, each `print_every`, and the last step made. Of several scales,
+    each row has its `size`, and a scale begins with the step that the one before ended with."""
     stopped: str
     """Empty, `interrupted` or `diverged`."""
     bad_step: int
@@ -77,17 +83,18 @@ def first_bad(terms: Mapping[str, float]) -> str:
     return next((name for name in ("content", "style", "tv") if not math.isfinite(terms[name])), "total")
 
 
-def is_row(step: int, config: StylizeConfig) -> bool:
-    """Whether the trace has a row of this step."""
-    return step in (0, config.steps) or (config.print_every > 0 and step % config.print_every == 0)
+def is_row(step: int, config: StylizeConfig, *, first: int = 0, last: int | None = None) -> bool:
+    """Whether the trace has a row of this step; `first` and `last` are those of its scale, counted from the start."""
+    last = config.steps if last is None else last
+    return step in (first, last) or (config.print_every > 0 and step % config.print_every == 0)
 
 
-def next_stop(done: int, config: StylizeConfig) -> int:
+def next_stop(done: int, config: StylizeConfig, *, last: int | None = None) -> int:
     """The next step that somebody wants to see: the start, one to be printed or kept, or the last."""
     if done < 0:
         return 0
     each = (every for every in (config.print_every, config.save_every, config.checkpoint_every) if every > 0)
-    return min([config.steps, *(done - done % every + every for every in each)])
+    return min([config.steps if last is None else last, *(done - done % every + every for every in each)])
 
 
 def row(step: int, terms: Mapping[str, float]) -> dict[str, float]:

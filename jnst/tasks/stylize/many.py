@@ -18,7 +18,7 @@ from jnst import grid, objective
 from jnst.config import StylizeConfig, parse_mix
 from jnst.tasks.stylize import parts
 from jnst.tasks.stylize.loop import Record, Result, first_bad, is_row, most_steps, next_stop, row
-from jnst.types import Image, Params, Snapshot, Targets, Weights
+from jnst.types import Image, Params, Snapshot, StyleTarget, Targets, Weights
 
 __all__ = [
     "Batch",
@@ -60,7 +60,7 @@ class Shared(NamedTuple):
 
     params: Params
     content: Mapping[str, jax.Array]  # by layer, [contents, h, w, c]
-    style: Mapping[str, jax.Array]  # by layer, [styles, c, c]
+    style: Mapping[str, StyleTarget]  # by layer, leaves with a first axis of styles
 
 
 class Choice(NamedTuple):
@@ -128,7 +128,7 @@ def begin(
     kept = dict(kept or {})
     memo = {} if memo is None else memo
     known, contents, styles, choices, canvases = memo.pop("contents", {}), {}, {}, [], []
-    grams_of = memo.setdefault("styles", {})
+    targets_of = memo.setdefault("styles", {})
     for run in runs:
         content, *pictures = (jnp.asarray(image, parts.dtype_of(first)) for image in (run.content, *run.styles))
         content, pictures = parts.recolored(content, pictures, run.config.preserve_color)
@@ -140,15 +140,15 @@ def begin(
         content_key, style_key = _content_key(run), _style_key(run)
         if content_key not in contents:
             contents[content_key] = known.get(content_key) or parts.content_targets(network, content, spec)
-        if style_key not in grams_of:
+        if style_key not in targets_of:
             mix = jnp.asarray(parse_mix(run.config.style_mix, len(pictures)), content.dtype)
-            grams = [parts.style_grams(network, picture, spec) for picture in pictures]
-            grams_of[style_key] = objective.blend_grams(grams, mix)
-        styles[style_key] = grams_of[style_key]
+            found = [parts.style_statistics(network, picture, spec) for picture in pictures]
+            targets_of[style_key] = objective.blend(found, mix)
+        styles[style_key] = targets_of[style_key]
         places = (list(table).index(key) for table, key in ((contents, content_key), (styles, style_key)))
         choices.append(Choice(*map(jnp.int32, places), parts.weights(run.config)))
         canvases.append(parts.start(run.key, content, network["mean"], run.config, init=run.init))
-    memo["contents"] = contents  # feature maps: those of this batch only; Gram matrices are small
+    memo["contents"] = contents  # feature maps: those of this batch only; what is kept of styles is small
     padded = [*range(len(runs)), *[len(runs) - 1] * (lanes - len(runs))]
     stack = lambda trees, places: jax.tree.map(  # noqa: E731
         lambda *leaves: jnp.stack([leaves[place] for place in places]), *trees

@@ -10,9 +10,17 @@ import jax
 import jax.numpy as jnp
 
 from jnst import compiler, objective, ops
-from jnst.config import CONVOLUTIONS, ObjectiveSpec, OptimizerConfig, StylizeConfig, parse_layers, parse_rate
+from jnst.config import (
+    CONVOLUTIONS,
+    HAVE_BETA2,
+    ObjectiveSpec,
+    OptimizerConfig,
+    StylizeConfig,
+    parse_layers,
+    parse_rate,
+)
 from jnst.nets import vgg
-from jnst.types import Image, Params, Rates, Weights
+from jnst.types import Image, Params, Rates, Statistic, Weights
 
 __all__ = [
     "content_targets",
@@ -25,7 +33,7 @@ __all__ = [
     "rates",
     "recolored",
     "start",
-    "style_grams",
+    "style_statistics",
     "weights",
 ]
 
@@ -39,16 +47,17 @@ def objective_spec(config: StylizeConfig, padding: str) -> ObjectiveSpec:
         padding=padding,
         normalization=config.normalization,
         tv=config.tv,
+        style_loss=config.style_loss,
     )
 
 
 def optimizer_config(config: StylizeConfig) -> OptimizerConfig:
     """The static half of the optimizer; what it has no use for stays at its default, so that it makes no program."""
-    fields = ("optimizer", "projection", "canvas_scale", *_OF_LBFGS[config.optimizer == "lbfgs"])
-    return OptimizerConfig(**{name: getattr(config, name) for name in fields})
-
-
-_OF_LBFGS = {True: ("history", "line_search", "preconditioner"), False: ()}
+    fields = ["optimizer", "projection", "canvas_scale"]
+    fields += ["history", "line_search", "preconditioner"] if config.optimizer == "lbfgs" else []
+    fields += ["beta2"] if config.optimizer in HAVE_BETA2 else []
+    chosen = {name: getattr(config, name) for name in fields}
+    return OptimizerConfig(average=config.average_decay > 0, **chosen)
 
 
 def _layers(config, flag):
@@ -76,7 +85,8 @@ def weights(config: StylizeConfig) -> Weights:
 
 def rates(config: StylizeConfig) -> Rates:
     """The optimizer's numbers."""
-    return Rates(learning_rate=jnp.asarray(parse_rate(config), dtype_of(config)))
+    dtype = dtype_of(config)
+    return Rates(jnp.asarray(parse_rate(config), dtype), jnp.asarray(config.average_decay, dtype))
 
 
 @functools.partial(jax.jit, static_argnames=("spec",))
@@ -86,13 +96,27 @@ def content_targets(params: Params, content: Image, spec: ObjectiveSpec) -> dict
 
 
 @functools.partial(jax.jit, static_argnames=("spec",))
-def style_grams(params: Params, style: Image, spec: ObjectiveSpec) -> dict[str, jax.Array]:
-    """`objective.style_grams`, compiled."""
-    return objective.style_grams(params, style, spec)
+def style_statistics(params: Params, style: Image, spec: ObjectiveSpec) -> dict[str, Statistic]:
+    """`objective.style_statistics`, compiled."""
+    return objective.style_statistics(params, style, spec)
+
+
+_LARGEST = 512
+"""Pixels on the longest side of the pictures that random filters are scaled on: variances need no more, memory may
+not have more."""
+
+
+def _at_most(image, longest):
+    height, width, _ = image.shape
+    scale = longest / max(height, width)
+    if scale >= 1:
+        return image
+    return jax.image.resize(image, (max(1, round(height * scale)), max(1, round(width * scale)), 3), "linear")
 
 
 @functools.partial(jax.jit, static_argnames=("layers", "pooling", "padding"))
 def _standardize(params, images, layers, pooling, padding):
+    images = [_at_most(image, _LARGEST) for image in images]
     return vgg.standardize(params, images, layers, pooling=pooling, padding=padding)
 
 

@@ -3,7 +3,7 @@ import types
 import jax
 import pytest
 
-from jnst.cli import memory
+from jnst import memory
 
 GIB = 2**30
 
