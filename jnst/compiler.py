@@ -2,7 +2,7 @@
 
 import jax
 
-__all__ = ["OPTIONS", "compiled", "platform"]
+__all__ = ["OPTIONS", "bytes_of", "compiled", "platform"]
 
 OPTIONS = {
     # Winograd's products of small matrices run 1.5 to 1.7 times faster by Eigen than by YNNPACK (jaxlib 0.10.2, two
@@ -34,3 +34,12 @@ def platform() -> str:
     if device is None or isinstance(device, str):  # a backend's name may be one of several, such as cuda
         return jax.devices(device)[0].platform
     return device.platform
+
+
+def bytes_of(compiled: jax.stages.Compiled) -> int:
+    """What a program needs on a device: arguments, results and all between; 0 where that is not known."""
+    memory = compiled.memory_analysis()
+    if memory is None:
+        return 0
+    total = memory.argument_size_in_bytes + memory.output_size_in_bytes + memory.temp_size_in_bytes
+    return total - memory.alias_size_in_bytes

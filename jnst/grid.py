@@ -142,7 +142,7 @@ def compile_steps(
     steps = [place(jax.eval_shape(lambda: jnp.int32(1)), _EVERYWHERE)] if loop else []
     lowered = jax.jit(advance, donate_argnums=0).lower(place(lanes, _SPREAD), place(shared, _EVERYWHERE), *steps)
     compiled = compiler.compiled(lowered)
-    return Program(advance=compiled, lanes=count, loops=loop, bytes=_bytes(compiled))
+    return Program(advance=compiled, lanes=count, loops=loop, bytes=compiler.bytes_of(compiled))
 
 
 def _first(tree):
@@ -173,14 +173,6 @@ def _step(lane, shared, *, objective, config):
         bad_step=jnp.where(falls, state.step, lane.bad_step),
         bad_terms=choose(falls, terms, lane.bad_terms),
     )
-
-
-def _bytes(compiled):
-    memory = compiled.memory_analysis()
-    if memory is None:
-        return 0
-    total = memory.argument_size_in_bytes + memory.output_size_in_bytes + memory.temp_size_in_bytes
-    return total - memory.alias_size_in_bytes
 
 
 def lane_of(tree: object, index: int) -> object:

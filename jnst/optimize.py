@@ -22,6 +22,7 @@ from jnst.types import Image, Rates, Terms
 __all__ = [
     "Objective",
     "OptimState",
+    "carried",
     "grow",
     "image_of",
     "init",
@@ -176,6 +177,11 @@ def outcome(state: OptimState, rates: Rates, config: OptimizerConfig) -> jax.Arr
     return state.average / (1 - jnp.asarray(rates.average_decay, state.canvas.dtype) ** (state.step + 1))
 
 
+def carried(state: OptimState, config: OptimizerConfig) -> OptimState:
+    """What `grow` needs of a state: without the pairs of L-BFGS, which are most of it, so that they make room."""
+    return state._replace(opt_state=()) if config.optimizer == "lbfgs" else state
+
+
 def grow(state: OptimState, size: tuple[int, int], rates: Rates, config: OptimizerConfig) -> OptimState:
     """The state with which the next scale of a pyramid begins, before its first evaluation.
 
@@ -184,7 +190,7 @@ def grow(state: OptimState, size: tuple[int, int], rates: Rates, config: Optimiz
     no use at another size: it begins anew.
 
     Args:
-        state: Of a scale that has ended.
+        state: Of a scale that has ended; as `carried` leaves it will do.
         size: Rows and columns of the next one.
         rates: Traced numbers.
         config: Static choices.

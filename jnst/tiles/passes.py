@@ -127,7 +127,7 @@ def compile_passes(params: Params, tiling: Tiling, spec: ObjectiveSpec, weights:
     programs = {name: compiler.compiled(one) for name, one in lowered.items()}
     calls = -(-tiling.total // mesh.size)
     stored = sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(found)) * (calls - 1)
-    needed = [_bytes(program) for program in programs.values()]
+    needed = [compiler.bytes_of(program) for program in programs.values()]
     empty = (each(sums), each(image))
     zeros = lambda: jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), empty)  # noqa: E731
     return Passes(
@@ -316,11 +316,3 @@ def _spread(function, shared, *, mesh, donated=None):
 
 def _shaped(tree, *, sharding=None, lead=()):
     return jax.tree.map(lambda leaf: jax.ShapeDtypeStruct((*lead, *leaf.shape), leaf.dtype, sharding=sharding), tree)
-
-
-def _bytes(compiled):
-    memory = compiled.memory_analysis()
-    if memory is None:
-        return 0
-    total = memory.argument_size_in_bytes + memory.output_size_in_bytes + memory.temp_size_in_bytes
-    return total - memory.alias_size_in_bytes

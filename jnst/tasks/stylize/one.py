@@ -208,7 +208,8 @@ def run(
     state, before, stopped, bad_term, done = begin(), prepared.done, "", "", 0
     for number in range(prepared.number, len(levels)):
         if number > prepared.number:
-            stage = None  # its programs and targets make room
+            # What the scale before leaves makes room for this one.
+            state, stage = optimize.carried(state, parts.optimizer_config(config)), None
             stage = prepared.make(number)
             for line in stage.note.splitlines() if say else ():
                 say(line)
@@ -238,6 +239,7 @@ def run(
             record = Record(done, prepared.steps, terms, image, snapshot, size, share(number, local / stage.steps))
             if callback is not None and callback(record):
                 stopped = "interrupted" if done < prepared.steps else ""
+            del record, image, snapshot  # they hold the state
             if stopped and not wanted:
                 trace.append({**row(done, terms), **place})
         before = ends

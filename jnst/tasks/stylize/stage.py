@@ -132,7 +132,7 @@ class _Maker:
         steps = () if most_steps() == 1 else (jnp.int32(1),)
         lowered = _advance.lower(like, *shapes, weights, rates, *steps, key=self.key, spec=self.spec, config=optimizer)
         program = compiler.compiled(lowered)
-        needed = _bytes(program)
+        needed = compiler.bytes_of(program)
         if self._is_too_much(needed):
             if must:
                 self._refuse(needed, "a smaller --size")
@@ -282,7 +282,7 @@ class _Steps:
 
     def needs(self, of_passes):
         """Bytes that a device needs for a step."""
-        return max(_bytes(self.move), self.state_bytes + of_passes)
+        return max(compiler.bytes_of(self.move), self.state_bytes + of_passes)
 
 
 @functools.partial(jax.jit, static_argnames=("spec", "platform"))
@@ -312,11 +312,3 @@ def _advance(state, params, targets, weights, rates, steps=None, *, key, spec, c
 def _own_bytes(leaf):
     """Of a device's part."""
     return math.prod(leaf.sharding.shard_shape(leaf.shape)) * leaf.dtype.itemsize
-
-
-def _bytes(compiled):
-    memory = compiled.memory_analysis()
-    if memory is None:
-        return 0
-    total = memory.argument_size_in_bytes + memory.output_size_in_bytes + memory.temp_size_in_bytes
-    return total - memory.alias_size_in_bytes
