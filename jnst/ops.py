@@ -83,7 +83,7 @@ def _difference(a, b):
 def _nine(image):
     height, width, _ = image.shape
     padded = jnp.pad(image, ((1, 1), (1, 1), (0, 0)), mode="edge")
-    squares = lambda a, b: jnp.sum((a - b) ** 2)  # noqa: E731
+    squares = lambda a, b: jnp.sum(_difference(a, b) ** 2)  # noqa: E731
     straight = squares(image[1:], image[:-1]) + squares(image[:, 1:], image[:, :-1])
     diagonal = squares(padded[1:, 1:], padded[:-1, :-1]) + squares(padded[1:, :-1], padded[:-1, 1:])
     # The mean of the diagonal ones is over more pairs than there are pixels.

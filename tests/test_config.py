@@ -6,7 +6,8 @@ import sys
 import pytest
 
 from jnst import config
-from jnst.config import StylizeConfig
+from jnst.config import HAVE_BETA2, OPTIMIZERS, StylizeConfig
+from jnst.config.grid import ALONE
 from jnst.errors import InputError
 
 FIELDS = dataclasses.fields(StylizeConfig)
@@ -147,8 +148,38 @@ def test_axes_are_taken_apart(text, texts, values):
 def test_every_flag_that_changes_a_picture_may_be_an_axis():
     for field in FIELDS:
         text = f"{field.name}={field.default if field.default != '' else 'x'}"
-        if field.name in config.NO_AXES:
-            with pytest.raises(InputError, match="changes a picture"):
+        if field.name in config.NO_AXES + ALONE:
+            with pytest.raises(InputError, match="changes a picture|of single pictures"):
                 config.parse_axes((text,))
         else:
             assert config.parse_axes((text.rstrip(","),))[0].flag == field.name
+
+
+def test_beta2_is_refused_where_the_optimizer_has_none():
+    for name in OPTIMIZERS:
+        chosen = StylizeConfig(optimizer=name, beta2=0.9)
+        if name in HAVE_BETA2:
+            config.check_config(chosen, count=1)
+        else:
+            with pytest.raises(InputError, match=f"^--beta2=0.9: expected 0 with --optimizer={name}$"):
+                config.check_config(chosen, count=1)
+
+
+@pytest.mark.parametrize("tile", ["auto", "0", "16", "65535"])
+def test_tiles_are_auto_none_or_a_size(tile):
+    config.check_config(StylizeConfig(tile=tile), count=1)
+
+
+@pytest.mark.parametrize("tile", ["", "15", "65536", "-32", "64.0", "none", "AUTO", "²56", "9" * 5000])
+def test_any_other_tile_is_refused_by_flag(tile):
+    with pytest.raises(
+        InputError, match=f"^--tile={tile[:99]}.*: expected auto, 0, or a whole number from 16 to 65535$"
+    ):
+        config.check_config(StylizeConfig(tile=tile), count=1)
+
+
+def test_a_line_search_takes_no_tiles():
+    config.check_config(StylizeConfig(line_search="zoom"), count=1)
+    config.check_config(StylizeConfig(line_search="zoom", tile="0"), count=1)
+    with pytest.raises(InputError, match="^--tile=64: has no line search"):
+        config.check_config(StylizeConfig(line_search="zoom", tile="64"), count=1)

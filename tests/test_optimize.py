@@ -1,4 +1,6 @@
+import dataclasses
 import functools
+import inspect
 
 import jax
 import jax.numpy as jnp
@@ -8,7 +10,7 @@ import pytest
 import reference
 
 from jnst import optimize
-from jnst.config import OPTIMIZERS, OptimizerConfig
+from jnst.config import HAVE_BETA2, OPTIMIZERS, OptimizerConfig
 from jnst.types import Rates
 
 QUICK = ("adam", "lbfgs")
@@ -33,8 +35,9 @@ donating_step = jax.jit(optimize.step, static_argnames=("objective", "config"), 
 minimize = jax.jit(optimize.minimize, static_argnames=("objective", "config"))
 
 
-def _start(name="adam", learning_rate=0.05, value=0.5, dtype=jnp.float32, **options):
-    config, rates = OptimizerConfig(optimizer=name, **options), Rates(jnp.asarray(learning_rate, dtype))
+def _start(name="adam", learning_rate=0.05, value=0.5, dtype=jnp.float32, decay=0.0, **options):
+    config = OptimizerConfig(optimizer=name, average=decay > 0, **options)
+    rates = Rates(jnp.asarray(learning_rate, dtype), jnp.asarray(decay, dtype))
     return optimize.init(jnp.full(GOAL.shape, value, dtype), rates, config), rates, config
 
 
@@ -246,3 +249,180 @@ def test_one_trace_serves_chunks_of_every_length():
         state, _ = minimize(KEY, state, counted, rates, config, jnp.int32(count))
     assert len(traces) == once
     assert int(state.step) == 10
+
+
+def keyed(key, image):
+    loss = (1 + jax.random.key_data(key)[1] % 5) * quadratic(key, image)[0]
+    return loss, {"total": loss}
+
+
+@pytest.mark.parametrize(("name", "decay"), [("adam", 0.9), pytest.param("lbfgs", 0.0, marks=pytest.mark.slow)])
+def test_a_step_is_a_move_an_evaluation_and_a_judgement(name, decay):
+    state, rates, config = _start(name, decay=decay)
+
+    @jax.jit
+    def by_hand(state):
+        state = optimize.move(state, rates, config)
+        key = jax.random.fold_in(KEY, state.step)
+        loss = lambda canvas: keyed(key, optimize.image_of(canvas, config))[0]  # noqa: E731
+        return optimize.judge(state, *jax.value_and_grad(loss)(state.canvas))
+
+    for _ in range(4):
+        whole, _ = step(KEY, state, keyed, rates, config)
+        parts = by_hand(state)
+        assert jax.tree.structure(parts) == jax.tree.structure(whole)
+        for ours, theirs in zip(jax.tree.leaves(parts), jax.tree.leaves(whole), strict=True):
+            np.testing.assert_allclose(ours, theirs, rtol=1e-5, atol=1e-7)
+        state = whole
+    assert int(state.step) == 3
+
+
+@pytest.mark.parametrize("decay", [0.6, 0.99])
+def test_the_outcome_is_the_weighted_mean_of_all_iterates(x64, decay):
+    # Clipped ones: a rate this high runs into the bounds.
+    start = _start("adam", 0.3, dtype=jnp.float64, decay=decay)
+    states, _ = _loop(*start, steps=6)
+    canvases = np.stack([state.canvas for state in states])
+    assert (canvases.min(), canvases.max()) == (0, 1)
+    for last, state in enumerate(states):  # from the first evaluation on, which leaves the start as it is
+        shares = decay ** np.arange(last, -1, -1.0)
+        expected = np.average(canvases[: last + 1], 0, shares)
+        np.testing.assert_allclose(optimize.outcome(state, *start[1:]), expected, rtol=1e-12)
+
+
+def test_without_averaging_the_outcome_is_the_best_canvas_and_no_average_is_held():
+    start = _start("sgd", 0.05, value=0.0)
+    states, totals = _loop(*start, steps=10)
+    assert all(state.average is None for state in states)
+    best = states[int(np.argmin(totals))].canvas
+    assert np.abs(best - states[-1].canvas).max() > 0.01
+    np.testing.assert_array_equal(optimize.outcome(states[-1], *start[1:]), best)
+
+
+def test_the_decays_of_averages_are_traced():
+    state, rates, config = _start(decay=0.5)
+    state, _ = minimize(KEY, state, quadratic, rates, config, 4)
+    outcomes = jax.vmap(lambda decay: optimize.outcome(state, rates._replace(average_decay=decay), config))
+    np.testing.assert_allclose(outcomes(jnp.array([0.5, 0.0]))[1], state.average, rtol=1e-6)
+
+
+def test_beta2_reaches_adam(x64):
+    states, _ = _loop(*_start("adam", 0.05, dtype=jnp.float64, projection="none", beta2=0.9), steps=8)
+    x, m, v = np.full(GOAL.shape, 0.5), 0.0, 0.0
+    for t, state in enumerate(states):
+        if t:
+            x, m, v = reference.adam_step(x, 2 * (x - GOAL), m, v, t, 0.05, b2=0.9)
+        np.testing.assert_allclose(state.canvas, x, rtol=1e-12, err_msg=f"step {t}")
+
+
+def test_beta2_is_of_the_optimizers_that_have_one_in_optax():
+    having = {name for name in OPTIMIZERS if "b2" in inspect.signature(getattr(optax, name)).parameters}
+    assert set(HAVE_BETA2) == having
+    for name in HAVE_BETA2:
+        optimize.make_optimizer(Rates(0.1), OptimizerConfig(optimizer=name, beta2=0.5))
+
+
+LARGER = (5, 4)
+GROWN_GOAL = np.linspace(0.9, 0.1, 5 * 4 * 3).reshape(5, 4, 3)
+
+
+def grown_quadratic(key, image):
+    loss = jnp.sum((image - jnp.asarray(GROWN_GOAL, image.dtype)) ** 2)
+    return loss, {"total": loss}
+
+
+@pytest.mark.parametrize("averaged", [False, True], ids=["best", "average"])
+def test_adam_goes_on_at_a_larger_size_with_its_moments_and_its_count(x64, averaged):
+    state, rates, config = _start(
+        "adam", 0.05, dtype=jnp.float64, projection="none", beta2=0.99, decay=0.7 if averaged else 0.0
+    )
+    states, _ = _loop(state, rates, config, 6)
+    x, m, v, canvases = np.full(GOAL.shape, 0.5), 0.0, 0.0, []
+    for t in range(6):
+        if t:
+            x, m, v = reference.adam_step(x, 2 * (x - GOAL), m, v, t, 0.05, b2=0.99)
+        canvases.append(x)
+    if averaged:
+        x = np.average(canvases, 0, 0.7 ** np.arange(5, -1, -1.0))
+    x, m, v = (reference.resize(*pair) for pair in ((x, LARGER, "cubic"), (m, LARGER, "cubic"), (v, LARGER, "linear")))
+    grown = optimize.grow(states[-1], LARGER, rates, config)
+    assert (int(grown.step), int(grown.best_step), float(grown.best_total)) == (-1, -1, np.inf)
+    canvases = []
+    for t, state in enumerate(_loop(grown, rates, config, 5, grown_quadratic)[0]):
+        if t:  # the sixth update, the seventh and so on: five were made before
+            x, m, v = reference.adam_step(x, 2 * (x - GROWN_GOAL), m, v, 5 + t, 0.05, b2=0.99)
+        np.testing.assert_allclose(state.canvas, x, rtol=1e-11, err_msg=f"step {t}")
+        canvases.append(x)
+        if averaged:  # an average of this size's iterates alone
+            expected = np.average(canvases, 0, 0.7 ** np.arange(t, -1, -1.0))
+            np.testing.assert_allclose(optimize.outcome(state, rates, config), expected, rtol=1e-11)
+
+
+@pytest.mark.parametrize("scale", [1, 255])
+def test_a_grown_canvas_is_clipped_where_the_interpolation_overshoots(x64, scale):
+    state, rates, config = _start("adam", dtype=jnp.float64, canvas_scale=scale)
+    edge = np.zeros(GOAL.shape)
+    edge[:, 1:] = scale
+    states = [state._replace(best_canvas=jnp.asarray(edge)) for _ in range(2)]
+    exact = reference.resize(edge, LARGER, "cubic")
+    assert exact.min() < 0 < scale < exact.max()
+    clipped = optimize.grow(states[0], LARGER, rates, config)
+    np.testing.assert_allclose(clipped.canvas, np.clip(exact, 0, scale), rtol=0, atol=1e-12 * scale)
+    free = optimize.grow(states[1], LARGER, rates, dataclasses.replace(config, projection="none"))
+    np.testing.assert_allclose(free.canvas, exact, rtol=0, atol=1e-12 * scale)
+
+
+@each_optimizer
+@pytest.mark.parametrize("size", [LARGER, GOAL.shape[:2]], ids=["larger", "same"])
+def test_every_optimizer_goes_on_at_the_next_size(name, size):
+    state, rates, config = _start(name, 0.02, value=0.4)
+    before = _loop(state, rates, config, 4)[0][-1]
+    goal = grown_quadratic if size == LARGER else quadratic
+    grown = optimize.grow(before, size, rates, config)
+    like = optimize.init(jnp.zeros((*size, 3), jnp.float32), rates, config)
+    shapes = [jax.tree.map(lambda leaf: (leaf.shape, leaf.dtype), tree) for tree in (grown, like)]
+    assert shapes[0] == shapes[1]  # one program serves a first scale and a later one of its size
+    moments = [leaf for leaf in jax.tree.leaves(grown.opt_state) if leaf.shape == (*size, 3)]
+    assert moments or name == "lbfgs"
+    totals = []
+    for _ in range(6):
+        grown, terms = donating_step(KEY, grown, goal, rates, config)
+        assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(grown))
+        totals.append(float(terms["total"]))
+    assert min(totals) < totals[0]
+
+
+def test_second_moments_are_enlarged_without_falling_below_zero():
+    # Of one pixel among zeros, where cubic interpolation would be negative beside it.
+    dot = jnp.zeros(GOAL.shape).at[0, 0].set(1.0)
+    for name, fields in (("adam", ["nu"]), ("amsgrad", ["nu", "nu_max"]), ("rmsprop", ["nu"]), ("adabelief", ["nu"])):
+        state, rates, config = _start(name)
+        state = state._replace(opt_state=jax.tree.map(lambda x: dot if x.shape == dot.shape else x, state.opt_state))
+        grown = optimize.grow(state, LARGER, rates, config)
+        found = dict(_named(grown.opt_state))
+        for field in fields:
+            np.testing.assert_allclose(found[field], reference.resize(dot, LARGER, "linear"), rtol=1e-6, atol=1e-7)
+        if "mu" in found:
+            np.testing.assert_allclose(found["mu"], reference.resize(dot, LARGER, "cubic"), rtol=1e-5, atol=1e-6)
+
+
+def _named(state):
+    return [(getattr(path[-1], "name", ""), leaf) for path, leaf in jax.tree_util.tree_leaves_with_path(state)]
+
+
+@pytest.mark.parametrize("search", ["none", pytest.param("zoom", marks=pytest.mark.slow)])
+def test_lbfgs_begins_anew_at_the_next_size(search):
+    state, rates, config = _start("lbfgs", 1.0, line_search=search)
+    before = _loop(state, rates, config, 4)[0][-1]
+    grown = optimize.grow(before, LARGER, rates, config)
+    new = optimize.init(grown.canvas, rates, config)
+    for ours, theirs in zip(jax.tree.leaves(grown), jax.tree.leaves(new), strict=True):
+        np.testing.assert_array_equal(ours, theirs)
+    np.testing.assert_allclose(grown.canvas, reference.resize(before.best_canvas, LARGER, "cubic"), rtol=1e-5)
+
+
+def test_a_total_that_is_not_finite_leaves_something_to_grow_from():
+    start = _start("sgd", learning_rate=0.1, value=0.0)
+    state, _ = minimize(KEY, start[0], _breaking(np.nan), *start[1:], 50)
+    assert np.isnan(state.total)
+    assert np.isfinite(optimize.grow(state, LARGER, *start[1:]).canvas).all()

@@ -39,6 +39,7 @@ class Progress:
             tqdm.tqdm(total=steps, initial=done, bar_format=_BAR_OF_WORK, **bar_shape()) if on_terminal() else None
         )
         self._count(done)
+        self._resumed = done > 0
         self._told = time.monotonic()
 
     def _count(self, step):
@@ -65,6 +66,9 @@ class Progress:
 
     def _move(self, share):
         # Steps of a pyramid are of different lengths: the bar, and with it the time left, is of the work.
+        if self._resumed:  # what was done before says nothing of how fast it goes
+            self._bar.initial = self._bar.n = self._bar.last_print_n = share * self._steps
+            self._resumed = False
         self._bar.update(share * self._steps - self._bar.n)
 
     def _say(self, line):

@@ -52,7 +52,7 @@ def check_grid(config: GridConfig) -> None:
     """Raises `InputError` where a flag of `grid` alone is wrong."""
     check(config)
     number = config.runs_at_once
-    if number != "auto" and not (number.isdecimal() and 1 <= int(number) <= 65536):
+    if number != "auto" and not (number.isdecimal() and len(number) < 10 and 1 <= int(number) <= 65536):
         raise InputError(f"--runs_at_once={number}: expected auto, or a whole number from 1 to 65536")
 
 
@@ -81,6 +81,8 @@ def _axis(text):
     if not equals or not rest.strip():
         raise InputError(f"--axis={text}: expected a flag and its values, such as style_weight=1e2,1e3")
     defaults = {field.name: field.default for field in dataclasses.fields(StylizeConfig)}
+    if flag in ALONE:
+        raise InputError(f"--axis={text}: {flag} is of single pictures; a grid's are whole, and of one scale")
     known = sorted(defaults.keys() - set(NO_AXES + ALONE))
     if flag not in known:
         near = difflib.get_close_matches(flag, known, 1)

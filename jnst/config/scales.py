@@ -1,5 +1,6 @@
 """The sizes of a pyramid: a picture is painted small first, and each larger one starts from it."""
 
+import itertools
 from typing import NamedTuple
 
 from jnst.config.choices import SCALE_FACTORS
@@ -37,22 +38,27 @@ def plan_scales(config: StylizeConfig, longest: int) -> tuple[Scale, ...]:
     """
     given = _given(config)
     if given is not None:
-        scales = [Scale(size, config.steps if steps is None else steps) for size, steps in given]
-        if scales[-1].size > longest:
-            raise InputError(
-                f"--scales={config.scales}: {scales[-1].size} is larger than the picture, {longest} pixels"
-            )
-        return tuple(scales if scales[-1].size == longest else [*scales, Scale(longest, config.steps)])
-    most = _MOST
+        sizes, steps = map(list, zip(*given, strict=True))
+        if sizes[-1] > longest:
+            raise InputError(f"--scales={config.scales}: {sizes[-1]} is larger than the picture, {longest} pixels")
+        if sizes[-1] < longest:
+            sizes, steps = [*sizes, longest], [*steps, None]
+    else:
+        sizes = _growing(config, longest)
+        steps = [None] * len(sizes)
+    first = config.first_steps if len(sizes) > 1 else 0
+    usual = [first or config.steps, *[config.steps] * (len(sizes) - 1)]
+    return tuple(Scale(size, own or other) for size, own, other in zip(sizes, steps, usual, strict=True))
+
+
+def _growing(config, longest):
+    """The sizes that `scales` means without naming them."""
     if config.scales == "auto" and longest <= SINGLE:
-        most = 1
-    elif config.scales.isdecimal():
-        most = int(config.scales)
-    least = 1 if config.scales.isdecimal() else min(config.min_size, longest)
-    sizes = [round(longest / SCALE_FACTORS[config.scale_factor] ** i) for i in range(most)]
-    sizes = sorted({size for size in sizes if size >= least})
-    steps = [config.first_steps or config.steps, *[config.steps] * (len(sizes) - 1)]
-    return tuple(map(Scale, sizes, steps if len(sizes) > 1 else [config.steps]))
+        return [longest]
+    shrink = lambda i: round(longest / SCALE_FACTORS[config.scale_factor] ** i)  # noqa: E731
+    if config.scales.isdecimal():
+        return sorted({max(1, shrink(i)) for i in range(int(config.scales))})
+    return sorted({longest, *itertools.takewhile(lambda size: size >= config.min_size, map(shrink, itertools.count()))})
 
 
 def is_explicit(config: StylizeConfig) -> bool:
@@ -70,7 +76,7 @@ def check_scales(config: StylizeConfig) -> None:
 def _given(config):
     """Sizes and steps that are named one by one, or None."""
     text = config.scales
-    if text in ("auto", "all") or (text.isdecimal() and 1 <= int(text) <= _MOST):
+    if text in ("auto", "all") or _is_number(text, _MOST):
         return None
     wrong = InputError(
         f"--scales={text}: expected auto, all, a number of scales from 1 to {_MOST}, or growing sizes with or without "
@@ -80,10 +86,14 @@ def _given(config):
     for part in split_list(text):
         size, colon, steps = part.partition(":")
         numbers = [size, *([steps] if colon else [])]
-        if not all(number.isdecimal() and 1 <= int(number) <= 10_000_000 for number in numbers):
+        if not all(_is_number(number, 10_000_000) for number in numbers):
             raise wrong
         found.append((int(size), int(steps) if colon else None))
     sizes = [size for size, _ in found]
     if len(found) < 2 and ":" not in text or sizes != sorted(set(sizes)):
         raise wrong
     return found
+
+
+def _is_number(text, most):
+    return text.isdecimal() and len(text) < 10 and 1 <= int(text) <= most

@@ -142,7 +142,7 @@ def check_config(config: StylizeConfig, *, count: int) -> None:
         raise InputError(f"--learning_rate={config.learning_rate:g}: expected 0, as --line_search=zoom finds the step")
     if config.beta2 and config.optimizer not in HAVE_BETA2:
         raise InputError(f"--beta2={config.beta2:g}: expected 0 with --optimizer={config.optimizer}")
-    if config.tile not in ("auto", "0") and not (config.tile.isdecimal() and 16 <= int(config.tile) <= 65535):
+    if config.tile not in ("auto", "0") and not _is_tile(config.tile):
         raise InputError(f"--tile={config.tile}: expected auto, 0, or a whole number from 16 to 65535")
     if config.tile not in ("auto", "0") and config.line_search != "none":
         raise InputError(f"--tile={config.tile}: has no line search; expected --line_search=none, or --tile=0")
@@ -151,6 +151,10 @@ def check_config(config: StylizeConfig, *, count: int) -> None:
     parse_mix(config.style_mix, count)
     for flag in ("content_layers", "style_layers"):
         parse_layers(flag, getattr(config, flag))
+
+
+def _is_tile(text):
+    return text.isdecimal() and len(text) < 10 and 16 <= int(text) <= 65535
 
 
 def parse_rate(config: StylizeConfig) -> float:

@@ -93,7 +93,8 @@ def features(params, image, layers, pooling, padding):
         if 0 in x.shape:
             raise ValueError("no pixel left")
         kernel, bias = (np.asarray(params[name][part], np.float64) for part in ("kernel", "bias"))
-        x = conv3x3(x, kernel, bias, padding)
+        beyond = ("replicate" if name == "conv1_1" else "zeros") if padding == "replicate_first" else padding
+        x = conv3x3(x, kernel, bias, beyond)
         found[name] = x
         x = found[name.replace("conv", "relu")] = np.maximum(x, 0)
     return {layer: found[layer] for layer in layers}
@@ -113,6 +114,7 @@ def content_loss(f, p, normalization):
         "course": total / (4 * h * w * c),
         "gatys": total / 2,
         "neural_style": total / (h * w * c),
+        "style_transfer_pytorch": total / (h * w * c),
     }[normalization]
 
 
@@ -131,12 +133,33 @@ def style_loss(g, t, normalization):
         "course": total / (4 * c**2),
         "gatys": total / (4 * c**2),
         "neural_style": total / c**2,
+        "style_transfer_pytorch": total / c**2,
     }[normalization]
+
+
+def moments(f):
+    """Mean `[c]` and second raw moment `[c, c]` over pixels."""
+    h, w, _ = f.shape
+    return f.sum((0, 1)) / (h * w), raw_gram(f) / (h * w)
+
+
+def wasserstein_loss(found, aim, normalization, ridge=1e-4):
+    """From moments: per channel, the squared 2-Wasserstein distance of two normal distributions."""
+    (mean, now), (mean0, then) = found, aim
+    c = len(mean)
+    now, then = (second - np.outer(m, m) + ridge * np.eye(c) for m, second in ((mean, now), (mean0, then)))
+    # tr (B^1/2 A B^1/2)^1/2 without a root of a matrix: A B has the same eigenvalues as what stands in the bracket.
+    cross = np.sum(np.sqrt(np.linalg.eigvals(now @ then)).real)
+    distance = np.sum((mean - mean0) ** 2) + np.trace(now) + np.trace(then) - 2 * cross
+    size = np.sum(mean0**2) + np.trace(then)
+    return distance / c / (size / c + 1e-6 if normalization == "relative" else 1)
 
 
 def total_variation(image, kind):
     total, image = 0.0, np.asarray(image, np.float64)
     h, w, _ = image.shape
+    if kind == "l2_nine":
+        return _nine(image) * image.size
     for row in range(h):
         for column in range(w):
             for other in ((row + 1, column), (row, column + 1)):
@@ -146,9 +169,27 @@ def total_variation(image, kind):
     return total
 
 
+def _nine(image):
+    """As style-transfer-pytorch has it: means over straight and diagonal pairs, the border repeated once around."""
+    h, w, c = image.shape
+    at = lambda row, column: image[min(max(row, 0), h - 1), min(max(column, 0), w - 1)]  # noqa: E731
+    straight = diagonal = 0.0
+    for row in range(-1, h):
+        for column in range(-1, w):
+            if row >= 0 and column >= 0:
+                straight += np.sum((at(row, column + 1) - at(row, column)) ** 2)
+                straight += np.sum((at(row + 1, column) - at(row, column)) ** 2)
+            diagonal += np.sum((at(row + 1, column + 1) - at(row, column)) ** 2)
+            diagonal += np.sum((at(row + 1, column) - at(row, column + 1)) ** 2)
+    return 2 * (straight / (h * w * c) / 3 + diagonal / ((h + 1) * (w + 1) * c) / 12)
+
+
 def tv_loss(image, kind, normalization):
+    h, w, c = image.shape
     if normalization == "relative":
-        return total_variation(image, kind) / (image.shape[0] * image.shape[1])
+        return total_variation(image, kind) / (h * w)
+    if normalization == "style_transfer_pytorch":
+        return total_variation(image, kind) / (h * w * c)
     return total_variation(255 * np.asarray(image, np.float64), kind)
 
 
@@ -165,9 +206,39 @@ def objective(params, image, content, styles, mix, weights, spec):
     for layer, weight in zip(spec.content_layers, weights.content_layers, strict=True):
         terms["content"] += float(weights.content * weight) * content_loss(found[layer], aim[layer], kind)
     for layer, weight in zip(spec.style_layers, weights.style_layers, strict=True):
-        target = sum(share * gram(each[layer], kind) for share, each in zip(mix, seen, strict=True))
-        terms["style"] += float(weights.style * weight) * style_loss(gram(found[layer], kind), target, kind)
+        if spec.style_loss == "gram":
+            target = sum(share * gram(each[layer], kind) for share, each in zip(mix, seen, strict=True))
+            loss = style_loss(gram(found[layer], kind), target, kind)
+        else:
+            parts = [moments(each[layer]) for each in seen]
+            target = [sum(share * part[i] for share, part in zip(mix, parts, strict=True)) for i in (0, 1)]
+            loss = wasserstein_loss(moments(found[layer]), target, kind)
+        terms["style"] += float(weights.style * weight) * loss
     return terms
+
+
+def resize(image, size, kind):
+    """Interpolation pixel by pixel as PyTorch has it: centers at 1/2, the border repeated, cubic with a = -3/4."""
+    image = np.asarray(image, np.float64)
+    out = np.zeros((*size, image.shape[2]))
+    for row in range(size[0]):
+        for column in range(size[1]):
+            for y, down in _taps(row, size[0], image.shape[0], kind):
+                for x, across in _taps(column, size[1], image.shape[1], kind):
+                    out[row, column] += down * across * image[y, x]
+    return out
+
+
+def _taps(index, after, before, kind):
+    """Which pixels of a row stand behind one of the resized row's, and how much each counts."""
+    place = (index + 0.5) * before / after - 0.5
+    whole = int(np.floor(place))
+    t = place - whole
+    shares = {0: 1 - t, 1: t}
+    if kind == "cubic":  # Keys' two pieces, at distances 1 + t, t, 1 - t and 2 - t
+        near, far = lambda d: 1.25 * d**3 - 2.25 * d**2 + 1, lambda d: -0.75 * d**3 + 3.75 * d**2 - 6 * d + 3
+        shares = {-1: far(1 + t), 0: near(t), 1: near(1 - t), 2: far(2 - t)}
+    return [(min(max(whole + offset, 0), before - 1), share) for offset, share in shares.items()]
 
 
 def adam_step(x, gradient, m, v, t, learning_rate, b1=0.9, b2=0.999, eps=1e-8):

@@ -144,3 +144,16 @@ np.testing.assert_allclose([list(row.values()) for row in found.trace],
 def test_a_picture_too_large_for_one_device_fits_several():
     process = subprocess.run([sys.executable, "-c", SEVERAL], cwd=ROOT, capture_output=True, text=True, timeout=300)
     assert process.returncode == 0, process.stderr
+
+
+def test_a_style_too_large_for_the_room_is_looked_at_in_tiles(params, small_tiles, monkeypatch):
+    calls, original = [], stage.tiles.style_statistics
+    monkeypatch.setattr(stage.tiles, "style_statistics", lambda *a, **k: calls.append(1) or original(*a, **k))
+    content, style = reference.smooth_picture(40, 40, seed=1), reference.smooth_picture(170, 150, seed=2)
+    room = 2 * _needs(params, tile="0")
+    rows = []
+    for given in (None, room):
+        rows.append(task.run(task.prepare(KEY, params, content, [style], BASE, room=given)).trace)
+        assert bool(calls) == (given is not None)
+    for one, other in zip(*rows, strict=True):
+        np.testing.assert_allclose(list(one.values()), list(other.values()), rtol=1e-3, atol=1e-12)

@@ -43,7 +43,7 @@ class Record(NamedTuple):
     size: tuple[int, int] = (0, 0)
     """Rows and columns of the present scale."""
     share: float = 0.0
-    """Of the whole work that is done, from 0 to 1."""
+    """Of the whole work that is done, up to 1."""
 
 
 Callback = Callable[[Record], bool | None]

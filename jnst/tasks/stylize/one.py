@@ -135,7 +135,7 @@ def prepare(
         levels=levels,
         make=make,
         begin=stage.begin,
-        finish=lambda image: parts.finish(_at_size(image, original.shape[:2]), original, config),
+        finish=lambda image: parts.finish(ops.resize(image, original.shape[:2], "cubic"), original, config),
         config=config,
         trace=[],
     )
@@ -147,10 +147,6 @@ def _colored(level, config, dtype):
     content, *styles = pictures
     content, styles = parts.recolored(content, styles, config.preserve_color)
     return level._replace(content=content, styles=styles)
-
-
-def _at_size(image, size):
-    return ops.resize(image, size, "cubic")
 
 
 def restore(prepared: Prepared, snapshot: Snapshot) -> Prepared:
@@ -170,8 +166,7 @@ def restore(prepared: Prepared, snapshot: Snapshot) -> Prepared:
     def begin():
         # Copies: the state is donated, and a CPU would take the host's arrays as they are.
         placed = (
-            jax.device_put(np.array(array), leaf.sharding, may_alias=False)
-            for leaf, array in zip(leaves, found, strict=True)
+            jax.device_put(array, leaf.sharding, may_alias=False) for leaf, array in zip(leaves, found, strict=True)
         )
         return structure.unflatten(placed)
 
@@ -236,7 +231,9 @@ def run(
             snapshot = lambda state=state, stage=stage, number=number: Snapshot(  # noqa: E731
                 _leaves(state), list(trace), number, tuple(stage.plan)
             )
-            record = Record(done, prepared.steps, terms, image, snapshot, size, share(number, local / stage.steps))
+            record = Record(
+                done, prepared.steps, terms, image, snapshot, size, share(number, (local + 1) / (stage.steps + 1))
+            )
             if callback is not None and callback(record):
                 stopped = "interrupted" if done < prepared.steps else ""
             del record, image, snapshot  # they hold the state
@@ -265,7 +262,7 @@ def _share(work, number, part):
 
 
 def _tick(tick, share, number, local, steps, part):
-    tick(share(number, max(0, local + part) / steps))
+    tick(share(number, (local + 1 + part) / (steps + 1)))  # a scale has one evaluation more than steps
 
 
 def _fetch(prepared, canvas):

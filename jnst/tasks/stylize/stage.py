@@ -135,9 +135,10 @@ class _Maker:
         needed = compiler.bytes_of(program)
         if self._is_too_much(needed):
             if must:
-                self._refuse(needed, "a smaller --size")
+                can_be_cut = self.config.tile == "0" and self.config.line_search == "none"
+                self._refuse(needed, "--tile=auto, or a smaller --size" if can_be_cut else "a smaller --size")
             return None
-        arguments = functools.cache(lambda: (parts.prepared(self.params), self._targets(), weights, rates))
+        arguments = functools.cache(lambda: (parts.prepared(self.params), self._targets(needed), weights, rates))
 
         def advance(state, steps, tick=None):
             extra = () if most_steps() == 1 else (jnp.int32(steps),)
@@ -225,10 +226,17 @@ class _Maker:
     def _mix(self):
         return jnp.asarray(parse_mix(self.config.style_mix, len(self.level.styles)), self.level.content.dtype)
 
-    def _targets(self):
-        found = [parts.style_statistics(self.params, style, self.spec) for style in self.level.styles]
+    def _targets(self, needed):
+        found = [self._statistic(style, needed) for style in self.level.styles]
         content = parts.content_targets(self.params, self.level.content, self.spec)
         return Targets(content=content, style=objective.blend(found, self._mix()))
+
+    def _statistic(self, style, needed):
+        """Of a style image; in tiles where it is so much larger than the content that it alone would not fit."""
+        if not self._is_too_much(needed * style.size // self.level.content.size):
+            return parts.style_statistics(self.params, style, self.spec)
+        tiling = tiles.make_tiling(style.shape[:2], self.spec.style_layers, AUTO_TILES[0])
+        return tiles.style_statistics(self.params, style, tiling, self.spec, mesh=tiles.make_mesh(self.devices[:1]))
 
     def _is_too_much(self, needed):
         return self.room is not None and needed > self.room
