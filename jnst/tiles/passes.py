@@ -79,6 +79,8 @@ class Passes(NamedTuple):
 
     tiling: Tiling
     mesh: Mesh
+    places: tuple[jax.Array, ...]
+    """Of each call, int32 `[devices, 2, 3]` (see `Tiling.places`)."""
     target: Callable[..., tuple[Features, Mapping[str, jax.Array]]]
     first: Callable[..., Sums]
     middle: Callable[..., tuple[Terms, Sums]]
@@ -120,7 +122,7 @@ def compile_passes(params: Params, tiling: Tiling, spec: ObjectiveSpec, weights:
         "second": build(parts.second, 3, donated=5).lower(*one, whole(sums), each(place), each(found), each(image)),
         "last": jax.jit(
             functools.partial(_last, spec=spec),
-            donate_argnums=1,
+            donate_argnums=1 if mesh.size == 1 else (),  # a whole gradient can become the sum, but not a part of it
             out_shardings=(all_, all_, spread(mesh, image.shape)),
         ).lower(one[1], each(image), whole(terms), whole(weights)),
     }
@@ -133,6 +135,7 @@ def compile_passes(params: Params, tiling: Tiling, spec: ObjectiveSpec, weights:
     return Passes(
         tiling=tiling,
         mesh=mesh,
+        places=_places(tiling, mesh),
         zeros=jax.jit(zeros, out_shardings=jax.tree.map(lambda leaf: leaf.sharding, empty)),
         bytes=max(needed) + stored if all(needed) else 0,
         **programs,
@@ -141,7 +144,7 @@ def compile_passes(params: Params, tiling: Tiling, spec: ObjectiveSpec, weights:
 
 def content_of(passes: Passes, params: Params, image: Image) -> Content:
     """What the content image's features are; computed once."""
-    found = [passes.target(params, image, places) for places in _places(passes.tiling, passes.mesh)]
+    found = [passes.target(params, image, places) for places in passes.places]
     add = jax.jit(lambda *parts: sum(part.sum(0) for part in parts), out_shardings=everywhere(passes.mesh))
     return Content(tuple(each for each, _ in found), jax.tree.map(add, *(powers for _, powers in found)))
 
@@ -171,7 +174,7 @@ def evaluate(
         Total, terms, and the gradient `[H, W, 3]`, which lies as `spread` says.
     """
     sums, gradient = passes.zeros()
-    work = list(zip(_places(passes.tiling, passes.mesh), content.targets, strict=True))
+    work = list(zip(passes.places, content.targets, strict=True))
 
     def done(array, number):
         if tick is not None:
@@ -199,9 +202,11 @@ def style_statistics(
     empty = _shaped(jax.eval_shape(parts.sums, params, image, place, {}), lead=(mesh.size,))
     make = lambda: jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), empty)  # noqa: E731
     sums = jax.jit(make, out_shardings=NamedSharding(mesh, _EACH))()
-    program = _spread(parts.first, 2, mesh=mesh, donated=4)
-    for places in _places(tiling, mesh):
-        sums = program(params, style, places, {}, sums)
+    places = _places(tiling, mesh)
+    lowered = _spread(parts.first, 2, mesh=mesh, donated=4).lower(params, style, places[0], {}, sums)
+    program = compiler.compiled(lowered)
+    for each in places:
+        sums = program(params, style, each, {}, sums)
     shapes = _map_shapes(params, image, spec)
     divide = lambda style: _divided(jax.tree.map(lambda parts: parts.sum(0), style), shapes, spec)  # noqa: E731
     return jax.jit(divide, out_shardings=everywhere(mesh))(sums.style)
@@ -295,8 +300,10 @@ def _places(tiling, mesh):
     """Of each call, `[devices, 2, 3]`; where there are more devices than tiles left, tiles of no size."""
     places, calls = tiling.places, -(-tiling.total // mesh.size)
     none = np.zeros((calls * mesh.size - len(places), 2, 3), np.int32)
-    spread_ = NamedSharding(mesh, _EACH)
-    return [jax.device_put(each, spread_) for each in np.concatenate([places, none]).reshape(calls, mesh.size, 2, 3)]
+    each = np.concatenate([places, none]).reshape(calls, mesh.size, 2, 3)
+    # By callback: put on the devices of several processes, JAX would compare them over the network.
+    put = lambda one: jax.make_array_from_callback(one.shape, NamedSharding(mesh, _EACH), one.__getitem__)  # noqa: E731
+    return tuple(map(put, each))
 
 
 def _spread(function, shared, *, mesh, donated=None):
