@@ -10,6 +10,7 @@ full size around a place where four tiles meet.
 import sys
 
 import numpy as np
+from PIL import Image
 
 import jnst
 from jnst import api, images
@@ -42,7 +43,8 @@ def main(argv):
             own = jnst.stylize(part, chosen["style"], size=longest, style_scale=scale, **options)
             naive[place] = own.image
             print(f"tile at {left},{top} of {content.size[0]}x{content.size[1]}", flush=True)
-    images.save(argv[1], Picture(_sheet([exact, naive], tile)))
+    sheet = np.rint(255 * np.clip(_sheet([exact, naive], tile), 0, 1)).astype(np.uint8)
+    Image.fromarray(sheet).save(argv[1], quality=80)  # a third of the size of what jnst writes
     return 0
 
 

@@ -152,8 +152,17 @@ def _arguments(inputs, config):
         "smaller": [scale.level() for scale in inputs.smaller],
         "steps": inputs.steps,
         "devices": (devices := devices_of(config.device)),
-        "room": memory.available(devices),
+        "room": _room(devices),
     }
+
+
+_BESIDES = 2**29
+"""Bytes of a host that programs do not count: what compiling takes, pictures, pages that are freed but kept."""
+
+
+def _room(devices):
+    found = memory.available(devices)
+    return found if found is None or devices[0].platform != "cpu" else max(0, found - _BESIDES // len(devices))
 
 
 @contextlib.contextmanager

@@ -31,4 +31,4 @@ def test_a_step_in_tiles_beside_a_whole_one():
 def test_what_is_wrong_is_one_line():
     done = bench("--tile=3")
     assert done.returncode == 2
-    assert done.stderr.splitlines() == ["jnst: --tile=3: expected a number from 16 to 65536"]
+    assert done.stderr.splitlines() == ["jnst: --tile=3: expected a number not below 16"]
