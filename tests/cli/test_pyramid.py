@@ -17,6 +17,7 @@ import random_kills  # noqa: E402
 RUN = [*PICTURES, *SMALL, "--size=24", "--scales=12:3,17", "--steps=4", "--tile=16", "--checkpoint_every=2"]
 
 
+@pytest.mark.slow
 def test_the_scales_are_said_and_the_picture_has_its_size(here, capsys):
     assert call(*RUN, "--output=o.png") == 0
     out = capsys.readouterr().out
@@ -30,6 +31,7 @@ def test_the_scales_are_said_and_the_picture_has_its_size(here, capsys):
     assert [row["size"] for row in read_json("o.json")["trace"]] == [12, 12, 12, 17, 17, 17, 17, 24, 24, 24, 24]
 
 
+@pytest.mark.slow
 def test_it_goes_on_from_every_checkpoint_to_the_same_bytes(here, monkeypatch):
     assert call(*RUN, "--output=whole.png") == 0
     write = checkpoint.write
@@ -49,6 +51,7 @@ def test_it_goes_on_from_every_checkpoint_to_the_same_bytes(here, monkeypatch):
         assert read_json(Path(name).with_suffix(".json"))["trace"] == read_json("whole.json")["trace"]
 
 
+@pytest.mark.slow
 def test_steps_cannot_grow_below_a_larger_size(here, capsys):
     assert call(*RUN, "--output=o.png") == 0
     capsys.readouterr()
@@ -58,6 +61,7 @@ def test_steps_cannot_grow_below_a_larger_size(here, capsys):
     assert capsys.readouterr().out == "o.png: finished already, at step 11\n"
 
 
+@pytest.mark.slow
 def test_an_average_is_said_to_be_one(here, capsys):
     assert call(*PICTURES, *SMALL, "--average_decay=0.5", "--rounding=down", "--output=o.png") == 0
     assert "the average of the iterates up to step 5" in capsys.readouterr().out
@@ -111,6 +115,6 @@ def test_dry_run_names_the_scales_and_the_tiles(here, capsys):
 def test_random_kills_across_scales_in_tiles(tmp_path):
     flags = ["--scales=32:40,48:40", "--steps=40", "--tile=32", "--average_decay=0.9", "--optimizer=adam"]
     expected, seconds = random_kills.quiet_run(tmp_path, *flags)
-    found, kills = random_kills.killed_run(tmp_path, "killed.png", 4, seconds, random.Random(0), *flags)
+    found, kills = random_kills.killed_run(tmp_path, "killed.png", 4, seconds, random.Random(1), *flags)
     assert found == expected
     assert kills

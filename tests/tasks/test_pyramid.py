@@ -94,6 +94,7 @@ def test_adam_s_moments_and_count_go_on(prepare):
     np.testing.assert_allclose(after.nu, ops.resize(before.nu, (17, 23), "linear"), atol=1e-9)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("options", [{}, {"optimizer": "lbfgs", "learning_rate": 0.0, "history": 3}])
 def test_a_run_goes_on_from_every_step_to_the_same_bytes(prepare, options):
     config = _config(average_decay=0.9, **options)
@@ -112,6 +113,7 @@ def test_a_snapshot_of_another_scale_is_refused(prepare):
         prepare(snapshot=records[0][-1]._replace(scale=3))
 
 
+@pytest.mark.slow
 def test_the_average_is_the_result_and_starts_the_next_scale(prepare):
     config = _config(average_decay=0.8)
     result, records = _records(prepare(config))

@@ -48,6 +48,7 @@ def test_a_run_in_tiles_is_the_whole_one(x64, params, optimizer):
         np.testing.assert_allclose(list(one.values()), list(other.values()), rtol=1e-9, atol=1e-20)
 
 
+@pytest.mark.slow
 def test_a_tile_as_large_as_the_picture_is_the_picture(params):
     assert _prepare(params, _config(tile="4096"), side=16).stage.plan.tile == 0
 
@@ -61,6 +62,7 @@ def _needs(params, **options):
     return _prepare(params, _config(**options), room=None).stage.bytes
 
 
+@pytest.mark.slow
 def test_auto_takes_the_largest_that_fits(params, small_tiles):
     whole, largest, smallest = (_needs(params, tile=tile) for tile in ("0", "48", "16"))
     assert whole > largest > smallest > 0
@@ -70,6 +72,7 @@ def test_auto_takes_the_largest_that_fits(params, small_tiles):
     assert plan(smallest).tile == 16
 
 
+@pytest.mark.slow
 def test_pairs_of_l_bfgs_are_counted_and_given_up_last(params, small_tiles):
     needed = _needs(params, tile="16", history=20)
     pair = 2 * 60 * 67 * 3 * 4
@@ -83,6 +86,7 @@ def test_pairs_of_l_bfgs_are_counted_and_given_up_last(params, small_tiles):
         _prepare(params, BASE, room=needed - 18 * pair)
 
 
+@pytest.mark.slow
 def test_whatever_is_asked_for_is_refused_where_it_does_not_fit(params):
     for tile in ("0", "16"):
         with pytest.raises(InputError, match="--size: 67x60 pixels need"):
@@ -95,6 +99,7 @@ def test_without_knowing_the_memory_nothing_is_cut(params, small_tiles):
     assert _prepare(params, BASE, room=None).stage.plan.tile == 0
 
 
+@pytest.mark.slow
 def test_a_run_that_goes_on_keeps_its_plan(params, small_tiles):
     room = _needs(params, tile="16", history=20) - 5 * 2 * 60 * 67 * 3 * 4
     kept = []
@@ -146,6 +151,7 @@ def test_a_picture_too_large_for_one_device_fits_several():
     assert process.returncode == 0, process.stderr
 
 
+@pytest.mark.slow
 def test_a_style_too_large_for_the_room_is_looked_at_in_tiles(params, small_tiles, monkeypatch):
     calls, original = [], stage.tiles.style_statistics
     monkeypatch.setattr(stage.tiles, "style_statistics", lambda *a, **k: calls.append(1) or original(*a, **k))
