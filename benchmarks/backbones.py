@@ -70,7 +70,7 @@ class Judge:
         )
         self.targets = Targets(
             objective.content_targets(self.params, jnp.asarray(content), self.spec),
-            objective.style_grams(self.params, jnp.asarray(style), self.spec),
+            objective.style_statistics(self.params, jnp.asarray(style), self.spec),
         )
         self.weights = Weights(*map(jnp.float32, (1, 1, 0)), jnp.ones(1), jnp.full(len(STYLE_LAYERS), 1 / 3))
         self.measure = jax.jit(functools.partial(objective.style_objective, spec=self.spec))

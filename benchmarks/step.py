@@ -201,7 +201,7 @@ class _Side:
 
         def targets():
             found = content(params, contents) if one else jax.vmap(content, in_axes=(None, 0))(params, contents)
-            return Targets(content=found, style=parts.style_grams(params, style, spec))
+            return Targets(content=found, style=parts.style_statistics(params, style, spec))
 
         def goal(image, params, targets, weights):
             return objective.style_objective(params, image, targets, weights, spec)[0]

@@ -278,6 +278,7 @@ class _Side:
         self.shared, self.ours = (
             StylizeConfig(**fields) for fields in json.loads(Path(folder, "configs.json").read_text())
         )
+        self.ours = dataclasses.replace(self.ours, scales="1")  # PyTorch's side knows one size
         self.inputs = api.read_inputs(self.ours)
 
     def asked(self):
@@ -300,7 +301,7 @@ class _Side:
         key = jax.random.key(config.seed)
         image = parts.start(key, content, params["mean"], dataclasses.replace(config, canvas_scale=1), init=None)
         targets = objective.Targets(
-            content=parts.content_targets(params, content, spec), style=parts.style_grams(params, style, spec)
+            content=parts.content_targets(params, content, spec), style=parts.style_statistics(params, style, spec)
         )
         loss = jax.jit(objective.style_objective, static_argnames="spec")(
             params, image, targets, parts.weights(config), spec
@@ -312,11 +313,14 @@ class _Side:
 
     def prepare(self, tell):
         """Targets and the compiled step, as `stylize` makes them."""
+        import jax
+
         from jnst import api
 
         start = time.perf_counter()
         with api.computing(self.ours):
             self.prepared = api.prepare(self.inputs, self.ours)
+            jax.block_until_ready(self.prepared.stage.arguments())
         return {"compile_s": time.perf_counter() - start}
 
     def run(self, tell, goal):
