@@ -90,7 +90,7 @@ class Rates(NamedTuple):
     """The optimizer's traced numbers."""
 
     learning_rate: jax.Array  # [], in the canvas's unit
-    average_decay: jax.Array | float = 0.0  # [], of the average over the iterates, where there is one
+    average_decay: jax.Array | None = None  # [], of the average over the iterates, where there is one
 
 
 class Snapshot(NamedTuple):

@@ -17,6 +17,8 @@ COMMAND = [sys.executable, "-P", "-m", "jnst.cli.stylize"]
 RUN = ["--content=harbor", "--style=strokes", "--size=64", "--content_layers=conv1_2", "--style_layers=conv1_1,conv1_2"]
 RUN += ["--steps=400", "--print_every=50", "--checkpoint_every=5", "--save_every=90", "--history=4"]
 
+PYRAMID = ["--scales=32:40,48:40", "--steps=40", "--tile=32", "--average_decay=0.9"]
+
 
 def command(output, *more):
     return [*COMMAND, *RUN, f"--output={output}", *more]
@@ -74,12 +76,14 @@ def main(kills, seed):
     rng = random.Random(seed)
     with tempfile.TemporaryDirectory() as folder:
         folder = Path(folder)
-        for optimizer in ("lbfgs", "adam"):
-            flags = [f"--optimizer={optimizer}"]
+        for optimizer, *flags in (["lbfgs"], ["adam"], ["adam", *PYRAMID]):
+            flags = [f"--optimizer={optimizer}", *flags]
             expected, seconds = quiet_run(folder, *flags)
             done = runs = 0
-            while done < kills / 2:
-                found, more = killed_run(folder, f"{optimizer}{runs}.png", rng.randint(1, 12), seconds, rng, *flags)
+            while done < kills / 3:
+                found, more = killed_run(
+                    folder, f"{optimizer}{len(flags)}-{runs}.png", rng.randint(1, 12), seconds, rng, *flags
+                )
                 # The pictures carry their flags, which are alike but for the output's name, and that is not kept.
                 assert found == expected, f"{optimizer}, run {runs}: another picture or trace"
                 done, runs = done + more, runs + 1

@@ -1,7 +1,5 @@
 """`--scales`, `--tile` and what came with them, as commands."""
 
-import random
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -10,9 +8,6 @@ from PIL import Image
 
 from cli.command import PICTURES, SMALL, assert_one_line, call, listed, read_json
 from jnst.cli import checkpoint
-
-sys.path.insert(0, str(Path(__file__).parents[1]))
-import random_kills  # noqa: E402
 
 RUN = [*PICTURES, *SMALL, "--size=24", "--scales=12:3,17", "--steps=4", "--tile=16", "--checkpoint_every=2"]
 
@@ -109,12 +104,3 @@ def test_dry_run_names_the_scales_and_the_tiles(here, capsys):
     assert "tiles: " in out
     assert "for 11 steps" in out
     assert "o.png" not in listed(here)
-
-
-@pytest.mark.slow
-def test_random_kills_across_scales_in_tiles(tmp_path):
-    flags = ["--scales=32:40,48:40", "--steps=40", "--tile=32", "--average_decay=0.9", "--optimizer=adam"]
-    expected, seconds = random_kills.quiet_run(tmp_path, *flags)
-    found, kills = random_kills.killed_run(tmp_path, "killed.png", 4, seconds, random.Random(1), *flags)
-    assert found == expected
-    assert kills
