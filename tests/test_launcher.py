@@ -490,7 +490,16 @@ def test_environment_whose_python_is_gone_is_made_anew(checkout):
 def test_bin_test_hands_its_arguments_to_pytest(checkout):
     root = str(checkout.root)
     (checkout.root / "tests" / "test_a.py").touch()
-    fixed = [f"--rootdir={root}", "-c", f"{root}/pyproject.toml", "-n", "2", "--dist", "loadfile"]
+    fixed = [
+        f"--rootdir={root}",
+        "-c",
+        f"{root}/pyproject.toml",
+        "-n",
+        "2",
+        "--dist",
+        "loadfile",
+        "--no-loadscope-reorder",
+    ]
     tests = f"{root}/tests"
 
     def args(*given, cwd="/"):
