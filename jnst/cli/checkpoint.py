@@ -84,9 +84,12 @@ def read(output: str) -> Checkpoint | None:
     try:
         file = safetensors.safe_open(path, "np")
         leaves = _Leaves(file, sorted(file.keys()))
-        snapshot = Snapshot(leaves, facts.pop("trace"), facts.get("scale", 0), tuple(facts.get("plan", ())))
+        scale, plan = facts.get("scale", 0), tuple(facts.get("plan", ()))
+        if len(plan) not in (0, 2) or any(type(number) is not int or number < 0 for number in (scale, *plan)):
+            raise KeyError("plan")
+        snapshot = Snapshot(leaves, facts.pop("trace"), scale, plan)
         return Checkpoint(snapshot, facts)
-    except (OSError, safetensors.SafetensorError, KeyError) as error:
+    except (OSError, safetensors.SafetensorError, KeyError, TypeError) as error:
         raise InputError(f"{path}: not a whole checkpoint ({error}); without --resume the run starts anew") from error
 
 

@@ -104,3 +104,14 @@ def test_dry_run_names_the_scales_and_the_tiles(here, capsys):
     assert "tiles: " in out
     assert "for 11 steps" in out
     assert "o.png" not in listed(here)
+
+
+@pytest.mark.parametrize("wrong", [{"plan": ["x"]}, {"plan": 3}, {"plan": [16, -1]}, {"scale": "a"}, {"scale": -1}])
+def test_a_checkpoint_with_a_plan_that_is_none_is_damaged(here, capsys, wrong):
+    assert call(*PICTURES, *SMALL, "--checkpoint_every=2", "--output=o.png") == 0
+    found = checkpoint.read("o.png")
+    leaves = [*found.snapshot.leaves]
+    checkpoint.write("o.png", found.snapshot._replace(leaves=leaves), {**found.facts, **wrong})
+    capsys.readouterr()
+    assert call(*PICTURES, *SMALL, "--steps=9", "--checkpoint_every=2", "--output=o.png", "--resume") == 2
+    assert_one_line(capsys.readouterr().err, "o.ckpt", "not a whole checkpoint")
