@@ -268,19 +268,27 @@ def test_replace_luminance_stays_in_range():
     assert replaced.max() <= 1
 
 
+def _cosine(length, order):
+    return np.cos(np.pi / length * order * (np.arange(length) + 0.5))
+
+
 def test_precondition_multiplies_each_frequency(x64):
-    waves = {  # periods of rows and columns in pixels, and 0.03 / f below 0.03, f / 0.25 above 0.25
-        (np.inf, np.inf): 0.03 * 128,
-        (np.inf, 64): 0.03 * 64,
-        (64, np.inf): 0.03 * 64,
-        (np.inf, 16): 1.0,
-        (4, np.inf): 1.0,
-        (4, 4): np.sqrt(2),
-        (np.inf, 2): 2.0,
+    # A picture that goes on as in a mirror has cosines of k/2 periods on each side: f = k / (2 n) cycles a pixel.
+    factors = {
+        (0, 0): 0.03 * 128,
+        (0, 6): 0.03 * 64,
+        (4, 0): 0.03 * 64,
+        (3, 4): 0.03 / np.hypot(3 / 256, 4 / 384),
+        (0, 12): 1 + np.sin(np.pi / 32) ** 4 / 2,
+        (64, 0): 1 + np.sin(np.pi / 4) ** 4 / 2,
+        (64, 96): 1 + 1 / 2,
+        (120, 180): 1 + (2 * np.sin(np.pi * 120 / 256) ** 2) ** 2 / 2,
     }
-    rows, columns = np.mgrid[:128, :192]
-    for (down, across), factor in waves.items():
-        wave = np.cos(2 * np.pi * (rows / down + columns / across))
+    for (down, across), factor in factors.items():
+        # The slow ones are also a little rough.
+        rough = np.sin(np.pi * down / 256) ** 2 + np.sin(np.pi * across / 384) ** 2
+        factor = factor + rough**2 / 2 if max(down / 256, across / 384) < 0.03 else factor
+        wave = _cosine(128, down)[:, None] * _cosine(192, across)
         image = np.stack([wave, -2 * wave, 0 * wave], -1)
         np.testing.assert_allclose(ops.fourier_precondition(jnp.asarray(image)), factor * image, atol=1e-12)
 
