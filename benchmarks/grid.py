@@ -177,7 +177,7 @@ def _warm_steps(options):
 
 def _chunk():
     """Steps of one call."""
-    from jnst.tasks.stylize.loop import most_steps
+    from jnst.loop import most_steps
 
     return most_steps()
 

@@ -9,7 +9,7 @@ import jax
 import numpy as np
 
 from jnst import images, memory
-from jnst.config import StylizeConfig, check_config, check_scales
+from jnst.config import PictureConfig, StylizeConfig, check_config, check_scales
 from jnst.errors import InputError
 from jnst.images import Picture
 from jnst.inputs import Inputs, read_inputs, shrunk
@@ -26,6 +26,7 @@ __all__ = [
     "footprint",
     "prepare",
     "read_inputs",
+    "room",
     "run_of",
     "shrunk",
     "stylize",
@@ -160,13 +161,18 @@ _BESIDES = 2**29
 """Bytes of a host that programs do not count: what compiling takes, pictures, pages that are freed but kept."""
 
 
+def room(device: str) -> int | None:
+    """Bytes that a program may use on each of the devices that `--device` means, or None where nobody knows."""
+    return _room(devices_of(device))
+
+
 def _room(devices):
     found = memory.available(devices)
     return found if found is None or devices[0].platform != "cpu" else max(0, found - _BESIDES // len(devices))
 
 
 @contextlib.contextmanager
-def computing(config: StylizeConfig) -> Iterator[jax.Device]:
+def computing(config: StylizeConfig | PictureConfig) -> Iterator[jax.Device]:
     """Runs its body on the configuration's device, with 64-bit numbers where its precision asks for them."""
     device = device_of(config.device)
     with jax.default_device(device), jax.enable_x64(config.precision == "float64"):

@@ -54,7 +54,8 @@ def conv3x3(
         x: `[H, W, in]`.
         kernel: `[3, 3, in, out]`.
         bias: `[out]`.
-        padding: `zeros`, `reflect` (without the border pixel) or `replicate`: a row of pixels on each side.
+        padding: `zeros`, `reflect` (without the border pixel), `replicate` or `wrap` (the map is a torus): a row of
+            pixels on each side.
         rectify: Whether max(., 0) follows.
         winograd: The kernel once more, from `prepare`. Gradients go to `kernel`; this is a copy, and its own is 0.
 
@@ -131,8 +132,14 @@ def _direct(x, kernel, padding):
     return lax.conv_general_dilated(x[None], kernel, (1, 1), border, dimension_numbers=("NHWC", "HWIO", "NHWC"))[0]
 
 
-_SOURCE = {"replicate": 1, "reflect": 2}
-"""Which row of the bordered map its first row repeats."""
+_SOURCE = {"replicate": 1, "reflect": 2, "wrap": -2}
+"""Which row of the bordered map its first row repeats; its last one the one that lies as far from the other end."""
+
+
+def _beyond(length, padding):
+    """Which of so many rows stands before the first, and which after the last."""
+    i = _SOURCE[padding]
+    return i % (length + 2) - 1, max(0, (-1 - i) % (length + 2) - 1)  # in one pixel there is nothing to reflect
 
 
 def _bordered(x, padding):
@@ -218,9 +225,10 @@ def _bands(x, kernel, bias=None, *, padding, lead, rectify, turned):
     most = max(1, int(BAND_BYTES / (rows * bytes_of_row)))
     together = next(n for n in range(min(count, most), 0, -1) if count % n == 0)
     x = _extended(x, lead, bands * rows * _TILE, columns * _TILE, padding)
+    beyond = padding != "zeros" and [_beyond(length, padding) for length in (height, width)]
 
     def band(image, index):
-        y = _band(_with_border(x, image, index * (rows * _TILE), (together, rows * _TILE), padding), kernel, turned)
+        y = _band(_with_border(x, image, index * (rows * _TILE), (together, rows * _TILE), beyond), kernel, turned)
         y = y if bias is None else y + bias[None, None, None]
         return jax.nn.relu(y) if rectify else y
 
@@ -254,29 +262,31 @@ def _extended(x, lead, height, width, padding):
         return x
     x = lax.pad(x, jnp.zeros((), x.dtype), [(0, 0, 0), (lead, more[0], 0), (lead, more[1], 0), (0, 0, 0)])
     if padding != "zeros":
-        i = _SOURCE[padding]
-        x = x.at[:, :, w].set(x[:, :, w - i]) if more[1] else x
-        x = x.at[:, h].set(x[:, h - i]) if more[0] else x
+        x = x.at[:, :, w].set(x[:, :, _beyond(w, padding)[1]]) if more[1] else x
+        x = x.at[:, h].set(x[:, _beyond(h, padding)[1]]) if more[0] else x
     return x
 
 
-def _with_border(x, image, start, size, padding):
-    """`size` images and rows from `image` and `start` on, with what surrounds them."""
+def _with_border(x, image, start, size, beyond):
+    """`size` images and rows from `image` and `start` on, with what surrounds them.
+
+    `beyond`: rows and columns that stand before the map's first and after its last; none: zeros do. After the last
+    they count where nothing was added at the end; else they are there, or beyond all that is kept.
+    """
     images, rows = size
     _, height, width, channels = x.shape
     take = lambda at, rows: lax.dynamic_slice(x, (image, at, *_ORIGIN), (images, rows, width, channels))  # noqa: E731
     one = np.uint32(1)
     before, after = take(jnp.maximum(start, one) - one, 1), take(jnp.minimum(start + rows, np.uint32(height - 1)), 1)
-    if padding == "zeros":
+    if not beyond:
         before, after = jnp.where(start == 0, 0, before), jnp.where(start + rows == height, 0, after)
-    elif padding == "reflect":
-        before = jnp.where(start == 0, take(np.uint32(min(1, height - 1)), 1), before)
-        after = jnp.where(start + rows == height, take(np.uint32(max(0, height - 2)), 1), after)
-    x = jnp.concatenate([before, take(start, rows), after], 1)
-    if padding == "zeros":
+        x = jnp.concatenate([before, take(start, rows), after], 1)
         return lax.pad(x, jnp.zeros((), x.dtype), [(0, 0, 0), (0, 0, 0), (1, 1, 0), (0, 0, 0)])
-    i = _SOURCE[padding] - 1
-    return jnp.concatenate([x[:, :, i : i + 1], x, x[:, :, width - 1 - i : width - i]], 2)
+    (first, last), (left, right) = beyond
+    before = jnp.where(start == 0, take(np.uint32(first), 1), before)
+    after = jnp.where(start + rows == height, take(np.uint32(last), 1), after)
+    x = jnp.concatenate([before, take(start, rows), after], 1)
+    return jnp.concatenate([x[:, :, left : left + 1], x, x[:, :, right : right + 1]], 2)
 
 
 def _band(x, kernel, turned):

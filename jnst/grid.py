@@ -117,7 +117,7 @@ def compile_steps(
         objective: Of one lane.
         config: Static choices of the optimizer.
         mesh: The devices.
-        loop: Whether a call makes several steps in a compiled loop, or one (see `tasks.stylize.loop.most_steps`).
+        loop: Whether a call makes several steps in a compiled loop, or one (see `loop.most_steps`).
     """
     count = lanes.bad_step.shape[0]
     step = functools.partial(_step, objective=objective, config=config)

@@ -9,14 +9,14 @@ import jax
 import numpy as np
 
 from jnst import images, weights
-from jnst.config import INITS, StylizeConfig, is_explicit, parse_layers, plan_scales, split_list
+from jnst.config import INITS, LAYERS, PictureConfig, StylizeConfig, chosen_layers, is_explicit, plan_scales, split_list
 from jnst.errors import InputError
 from jnst.images import Picture
 from jnst.nets import vgg
 from jnst.tasks import stylize as task
 from jnst.weights import Progress
 
-__all__ = ["Inputs", "Smaller", "read_inputs", "shrunk"]
+__all__ = ["Inputs", "Smaller", "read_backbone", "read_inputs", "read_picture", "shrunk"]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -80,7 +80,7 @@ def read_inputs(
     found = reader.styles(picture)
     start = reader.start(picture)
     # After the pictures: a mistake in their names is not worth a download.
-    flags = {flag: parse_layers(flag, getattr(config, flag))[0] for flag in ("content_layers", "style_layers")}
+    flags = {flag: chosen_layers(config, flag)[0] for flag in ("content_layers", "style_layers")}
     layers = flags["content_layers"] + flags["style_layers"]
     backbone = _backbone(config, flags, once, progress)
     least = vgg.min_size(layers, backbone.padding)
@@ -147,8 +147,43 @@ class _Reader:
             _check_size("style", source, style, least, layers)
 
 
+def read_backbone(
+    config: PictureConfig, flags: dict[str, Sequence[str]], *, progress: Progress | None = None
+) -> weights.Backbone:
+    """The weights that a task's configuration names, under its padding.
+
+    Args:
+        config: Says `weights`, `source` and `padding`.
+        flags: By flag, the layers that are needed.
+        progress: Told of a download, where the weights are not here yet.
+
+    Raises:
+        InputError: naming the file or the flag and what is wrong with it.
+    """
+    return _backbone(config, {flag: tuple(names) for flag, names in flags.items()}, lambda key, make: make(), progress)
+
+
+def read_picture(flag: str, name: str, longest: int, layers: Sequence[str], padding: str) -> Picture:
+    """A picture at a size that `layers` can be computed of.
+
+    Args:
+        flag: The flag's name, for messages.
+        name: A file, or a bundled picture's name.
+        longest: Its longest side in pixels; 0 keeps the file's.
+        layers: Names.
+        padding: The network's.
+
+    Raises:
+        InputError: naming the file and what is wrong with it.
+    """
+    picture = images.load(name)
+    picture = images.resize(picture, images.fit(picture.size, longest))
+    _check_size(flag, name, picture, vgg.min_size(layers, padding), layers)
+    return picture
+
+
 def _backbone(config, flags, once, progress):
-    layers = flags["content_layers"] + flags["style_layers"]
+    layers = sum(flags.values(), ())
     load = lambda: weights.load(config.weights, layers, source=config.source, progress=progress)  # noqa: E731
     found = once(("weights", config.weights, config.source, vgg.convolutions(layers)), load)
     for flag, names in flags.items():
@@ -207,7 +242,7 @@ def _check_size(flag, source, picture, least, layers):
     width, height = picture.size
     if min(picture.size) < least:
         of = f"={source}" if isinstance(source, (str, Path)) else ""  # an array has no name
-        deepest = max(layers, key=lambda layer: layer[4:])
+        deepest = max(layers, key=LAYERS.index)
         raise InputError(
             f"--{flag}{of}: {width}x{height} pixels are too few: {deepest} needs at least {least} on each side "
             f"(a larger --size, or layers less deep)"

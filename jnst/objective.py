@@ -97,7 +97,7 @@ def style_terms(
     weights: Weights,
     spec: ObjectiveSpec,
 ) -> Terms:
-    """The weighted terms `content` and `style` from an image's sums.
+    """The weighted terms `content` and `style` from an image's sums; without content layers that term is 0.
 
     Args:
         sums: From `sums_of`.
@@ -116,9 +116,14 @@ def style_terms(
         for name in spec.style_layers
     ]
     return {
-        "content": weights.content * jnp.sum(weights.content_layers * jnp.stack(content)),
-        "style": weights.style * jnp.sum(weights.style_layers * jnp.stack(style)),
+        "content": weights.content * _weighted(weights.content_layers, content),
+        "style": weights.style * _weighted(weights.style_layers, style),
     }
+
+
+def _weighted(weights, terms):
+    """The weighted sum over layers; over none 0."""
+    return jnp.sum(weights * jnp.stack(terms)) if terms else jnp.zeros_like(weights, shape=())
 
 
 def style_objective(

@@ -18,6 +18,7 @@ __all__ = [
     "products",
     "replace_luminance",
     "resize",
+    "smooth_variation",
     "total_variation",
 ]
 
@@ -59,15 +60,27 @@ def _sums(a, b, i, j):
     return lax.dot_general(a, b, (((i,), (j,)), ((), ())), precision=lax.Precision.HIGHEST, preferred_element_type=kind)
 
 
-def total_variation(image: jax.Array, kind: str) -> jax.Array:
+def total_variation(image: jax.Array, kind: str, *, wrap: bool = False) -> jax.Array:
     """Sum over pixels and channels of neighbor differences: `l1` |d|, `l2` d^2 (Mahendran & Vedaldi 2015).
 
     `l2_nine`: d^2 to all eight neighbors, 2/3 of the straight ones and 1/6 of the diagonal ones, which go once around
     the picture, its border repeated (as style-transfer-pytorch has it, times the number of pixels and channels).
+
+    Args:
+        image: `[H, W, 3]`.
+        kind: One of `config.TOTAL_VARIATIONS`.
+        wrap: Whether the image is a torus: then the differences across its edges count as all others do, and none is
+            to a repeated border.
+
+    >>> ramp = jnp.arange(4.0).reshape(1, 4, 1)
+    >>> float(total_variation(ramp, "l1")), float(total_variation(ramp, "l1", wrap=True))
+    (3.0, 6.0)
     """
     if kind == "l2_nine":
-        return _nine(image)
-    pairs = ((image[1:], image[:-1]), (image[:, 1:], image[:, :-1]))
+        return _nine_around(image) if wrap else _nine(image)
+    pairs = [(image[1:], image[:-1]), (image[:, 1:], image[:, :-1])]
+    if wrap:
+        pairs += [(image[:1], image[-1:]), (image[:, :1], image[:, -1:])]
     return sum(jnp.sum(_magnitude(_difference(*pair), kind)) for pair in pairs)
 
 
@@ -84,11 +97,37 @@ def _difference(a, b):
 def _nine(image):
     height, width, _ = image.shape
     padded = jnp.pad(image, ((1, 1), (1, 1), (0, 0)), mode="edge")
-    squares = lambda a, b: jnp.sum(_difference(a, b) ** 2)  # noqa: E731
-    straight = squares(image[1:], image[:-1]) + squares(image[:, 1:], image[:, :-1])
-    diagonal = squares(padded[1:, 1:], padded[:-1, :-1]) + squares(padded[1:, :-1], padded[:-1, 1:])
+    straight = _squares(image[1:], image[:-1]) + _squares(image[:, 1:], image[:, :-1])
+    diagonal = _squares(padded[1:, 1:], padded[:-1, :-1]) + _squares(padded[1:, :-1], padded[:-1, 1:])
     # The mean of the diagonal ones is over more pairs than there are pixels.
     return 2 / 3 * straight + height * width / (6 * (height + 1) * (width + 1)) * diagonal
+
+
+def _nine_around(image):
+    """On a torus there are as many pairs of each of the four directions as there are pixels."""
+    down, across = jnp.roll(image, -1, 0), jnp.roll(image, -1, 1)
+    straight = _squares(down, image) + _squares(across, image)
+    diagonal = _squares(jnp.roll(down, -1, 1), image) + _squares(down, across)
+    return 2 / 3 * straight + diagonal / 6
+
+
+def _squares(a, b):
+    return jnp.sum(_difference(a, b) ** 2)
+
+
+def smooth_variation(image: jax.Array, beta: jax.Array | float) -> jax.Array:
+    """Total variation by the size of each pixel's gradient, `sum (dx^2 + dy^2)^(beta / 2)` (Mahendran & Vedaldi 2015).
+
+    Differences are to the next row and column, over the border 0.
+
+    >>> float(smooth_variation(jnp.array([[[0.0], [3.0]], [[4.0], [0.0]]]), 1.0))
+    12.0
+    """
+    down = jnp.pad(_difference(image[1:], image[:-1]), ((0, 1), (0, 0), (0, 0)))
+    across = jnp.pad(_difference(image[:, 1:], image[:, :-1]), ((0, 0), (0, 1), (0, 0)))
+    square = down**2 + across**2
+    # The slope at 0 is infinite for beta below 2, and a `where` alone would still multiply it by 0.
+    return jnp.sum(jnp.where(square == 0, 0, jnp.where(square == 0, 1, square) ** (beta / 2)))
 
 
 def pool(x: jax.Array, kind: str) -> jax.Array:
@@ -175,7 +214,7 @@ def fourier_precondition(image: jax.Array) -> jax.Array:
     By products with the few cosines that are slower than 0.03, and differences of neighbors; not by a fast Fourier
     transform: on a CPU the last bits of XLA's depend on how many of its threads are free (jaxlib 0.10.2).
 
-    >>> fourier_precondition(jnp.ones((4, 6, 3)))[0, 0]
+    >>> fourier_precondition(jnp.ones((4, 6, 3)))[0, 0].round(2)
     Array([3.84, 3.84, 3.84], dtype=float32)
     """
     down, across = (_slow_cosines(length) for length in image.shape[:2])

@@ -54,6 +54,8 @@ class OptimState(NamedTuple):
 
 def make_optimizer(rates: Rates, config: OptimizerConfig) -> optax.GradientTransformationExtraArgs:
     """The named optimizer, built inside the traced function: its learning rate may be traced."""
+    if config.normalize != "none":
+        return _holding(optax.chain(_normalized(config.normalize), optax.sgd(rates.learning_rate)))
     if config.optimizer != "lbfgs":
         more = {"b2": config.beta2} if config.beta2 else {}
         return _holding(getattr(optax, config.optimizer)(rates.learning_rate, **OPTIMIZERS[config.optimizer], **more))
@@ -62,6 +64,16 @@ def make_optimizer(rates: Rates, config: OptimizerConfig) -> optax.GradientTrans
     box = (0, config.canvas_scale) if config.projection == "clip" else None
     precondition = ops.fourier_precondition if config.preconditioner == "fourier" else None
     return lbfgs(rates.learning_rate, history=config.history, box=box, precondition=precondition)
+
+
+def _normalized(kind):
+    """The gradient divided by one number, its mean size: steps have one length however steep the loss is."""
+
+    def divided(gradient, params=None):
+        size = jnp.std(gradient) if kind == "deviation" else jnp.mean(jnp.abs(gradient))
+        return gradient / (size + jnp.finfo(gradient.dtype).tiny)
+
+    return optax.stateless(divided)
 
 
 def _holding(optimizer):
@@ -168,10 +180,13 @@ def judge(state: OptimState, total: jax.Array, gradient: jax.Array) -> OptimStat
 
 
 def outcome(state: OptimState, rates: Rates, config: OptimizerConfig) -> jax.Array:
-    """The canvas that a run is made for: the average over all iterates where the config says so, else the best one.
+    """The canvas that a run is made for: the last one or the average over all iterates where the config says so, else
+    the best one.
 
     The average is exponential, with its bias towards 0 taken off (Kingma & Ba 2015, section 3, do so with gradients).
     """
+    if config.last:
+        return state.canvas
     if not config.average:
         return state.best_canvas
     return state.average / (1 - jnp.asarray(rates.average_decay, state.canvas.dtype) ** (state.step + 1))

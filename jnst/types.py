@@ -104,3 +104,5 @@ class Snapshot(NamedTuple):
     """Which of the pyramid's scales it is at, from 0."""
     plan: tuple[int, ...] = ()
     """How that is computed, in the task's own words."""
+    kept: Sequence[np.ndarray] = ()
+    """Pictures of the stages before, where each is a result."""

@@ -76,6 +76,43 @@ def test_layers_are_read_with_their_weights():
     )
 
 
+def test_what_follows_a_block_is_a_layer_too():
+    assert config.parse_layers("x", "pool1,pool4:2") == (("pool1", "pool4"), (0.5, 2.0))
+    for name in ("pool5", "pool0", "pool", "pool11", "pool1_2"):
+        with pytest.raises(InputError, match="^--x=.* is no layer of VGG-19; expected .*pool1 to pool4$"):
+            config.parse_layers("x", name)
+
+
+def test_layers_stand_by_depth():
+    assert len(config.LAYERS) == len(set(config.LAYERS)) == 2 * 16 + 4
+    assert config.LAYERS[:6] == ("conv1_1", "relu1_1", "conv1_2", "relu1_2", "pool1", "conv2_1")
+    needed = [config.CONVOLUTIONS.index(config.convolution_of(layer)) for layer in config.LAYERS]
+    halvings = [config.halvings_of(layer) for layer in config.LAYERS]
+    assert needed == sorted(needed)
+    assert halvings == sorted(halvings)
+    assert {layer: config.convolution_of(layer) for layer in ("conv5_4", "relu2_1", "pool2", "pool4")} == {
+        "conv5_4": "conv5_4",
+        "relu2_1": "conv2_1",
+        "pool2": "conv2_2",
+        "pool4": "conv4_4",
+    }
+
+
+def test_only_the_content_may_have_no_layer():
+    assert config.parse_layers("x", "", may_be_empty=True) == ((), ())
+    config.check_config(StylizeConfig(content_layers=""), count=1)
+    with pytest.raises(InputError, match="^--style_layers=: expected at least one layer"):
+        config.check_config(StylizeConfig(style_layers=""), count=1)
+
+
+def test_a_torus_is_not_cut():
+    for tile in ("auto", "0"):
+        config.check_config(StylizeConfig(tile=tile, padding="wrap"), count=1)
+    with pytest.raises(InputError, match="^--tile=512: has no --padding=wrap; expected --tile=0, or another padding$"):
+        config.check_config(StylizeConfig(tile="512", padding="wrap"), count=1)
+    assert "wrap" not in config.PADDINGS  # no weights were trained with it
+
+
 def test_every_layer_of_the_network_has_two_names():
     for block, count in enumerate((2, 2, 4, 4, 4), 1):
         for index in range(1, count + 1):

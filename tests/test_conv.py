@@ -10,6 +10,11 @@ from jax.test_util import check_grads
 
 from jnst import conv
 from jnst.config import PADDINGS
+from jnst.config.choices import BORDERS
+
+# By NumPy's names.
+MODES = {"zeros": "constant", "reflect": "reflect", "replicate": "edge", "wrap": "wrap"}
+each_padding = pytest.mark.parametrize("padding", MODES)
 
 conv3x3 = jax.jit(conv.conv3x3, static_argnames=("padding", "rectify"))
 
@@ -19,29 +24,40 @@ def _arrays(rng, dtype=np.float64, shape=(5, 7, 3), out=4):
     return tuple(array.astype(dtype) for array in arrays)
 
 
+def _reference(x, kernel, bias, padding):
+    if padding != "wrap":
+        return reference.conv3x3(x, kernel, bias, padding)
+    around = np.pad(x, ((1, 1), (1, 1), (0, 0)), "wrap")
+    return reference.conv3x3(around, kernel, bias, "zeros")[1:-1, 1:-1]
+
+
+def test_the_paddings_are_all_that_a_border_can_be_made_of():
+    assert set(MODES) == {*PADDINGS, "wrap"} == set(BORDERS) - {"replicate_first"}
+
+
 @pytest.mark.parametrize("shape", [(5, 7, 3), (2, 2, 1)])
-@pytest.mark.parametrize("padding", PADDINGS)
+@each_padding
 def test_equals_the_reference(x64, rng, padding, shape):
     x, kernel, bias = _arrays(rng, shape=shape)
     ours = conv3x3(*map(jnp.asarray, (x, kernel, bias)), padding=padding)
-    np.testing.assert_allclose(ours, reference.conv3x3(x, kernel, bias, padding), rtol=1e-12, atol=1e-12)
+    np.testing.assert_allclose(ours, _reference(x, kernel, bias, padding), rtol=1e-12, atol=1e-12)
 
 
-@pytest.mark.parametrize("padding", PADDINGS)
+@each_padding
 def test_float32_is_right_to_a_millionth(rng, padding):
     x, kernel, bias = _arrays(rng, np.float32)
     with jax.default_matmul_precision("highest"):
         ours = conv3x3(*map(jnp.asarray, (x, kernel, bias)), padding=padding)
-    expected = reference.conv3x3(*(array.astype(np.float64) for array in (x, kernel, bias)), padding)
+    expected = _reference(*(array.astype(np.float64) for array in (x, kernel, bias)), padding)
     assert ours.dtype == jnp.float32
     np.testing.assert_allclose(ours, expected, rtol=0, atol=1e-6 * np.abs(expected).max())
 
 
-@pytest.mark.parametrize("padding", PADDINGS)
+@each_padding
 def test_rectified_it_is_never_negative(x64, rng, padding):
     x, kernel, bias = _arrays(rng)
     ours = conv3x3(*map(jnp.asarray, (x, kernel, bias)), padding=padding, rectify=True)
-    expected = np.maximum(reference.conv3x3(x, kernel, bias, padding), 0)
+    expected = np.maximum(_reference(x, kernel, bias, padding), 0)
     assert (expected == 0).any()
     np.testing.assert_allclose(ours, expected, rtol=1e-12, atol=1e-12)
 
@@ -54,7 +70,7 @@ def test_is_a_cross_correlation(rng):
     np.testing.assert_array_equal(y[0], 0)
 
 
-@pytest.mark.parametrize("padding", PADDINGS)
+@each_padding
 def test_gradients_are_finite_differences(x64, rng, padding):
     arrays = tuple(map(jnp.asarray, _arrays(rng, shape=(4, 3, 2), out=2)))
     function = lambda *arrays: conv3x3(*arrays, padding=padding)  # noqa: E731
@@ -67,8 +83,26 @@ def test_the_default_padding_is_zeros(rng):
 
 
 def test_unknown_padding_is_refused(rng):
-    with pytest.raises(KeyError, match="wrap"):
-        conv3x3(*map(jnp.asarray, _arrays(rng, np.float32)), padding="wrap")
+    with pytest.raises(KeyError, match="circular"):
+        conv3x3(*map(jnp.asarray, _arrays(rng, np.float32)), padding="circular")
+
+
+def test_on_a_torus_one_row_is_its_own_neighbor(x64, rng):
+    x, kernel, bias = _arrays(rng, shape=(1, 1, 2))
+    ours = conv3x3(*map(jnp.asarray, (x, kernel, bias)), padding="wrap")
+    np.testing.assert_allclose(ours[0, 0], x[0, 0] @ kernel.sum((0, 1)) + bias, rtol=1e-12)
+
+
+@pytest.mark.parametrize("channels", [2, pytest.param(5, marks=pytest.mark.slow)])
+def test_on_a_torus_a_rolled_map_has_the_rolled_gradients(x64, rng, channels):
+    x, kernel, bias = _arrays(rng, shape=(4, 5, channels), out=3)
+    change = rng.standard_normal((4, 5, 3))
+    arrays = [jnp.asarray(array) for array in (x, kernel, bias, change)]
+    roll = lambda array: jnp.roll(array, (1, 3), (0, 1))  # noqa: E731
+    plain = vjp(*arrays, "wrap", True)
+    rolled = vjp(roll(arrays[0]), *arrays[1:3], roll(arrays[3]), "wrap", True)
+    for ours, expected in zip(rolled, (roll(plain[0]), *plain[1:]), strict=True):
+        np.testing.assert_allclose(ours, expected, rtol=1e-12, atol=1e-12)
 
 
 # ---- Training: gradients of kernel and bias, over many images at once
@@ -76,8 +110,7 @@ def test_unknown_padding_is_refused(rng):
 
 def _kernel_gradient(x, weight, padding):
     """Of `sum(weight * conv3x3(x))`: each tap meets each place once; a loop in float64."""
-    mode = {"zeros": "constant", "reflect": "reflect", "replicate": "edge"}[padding]
-    around = np.pad(x, ((1, 1), (1, 1), (0, 0)), mode)
+    around = np.pad(x, ((1, 1), (1, 1), (0, 0)), MODES[padding])
     found = np.zeros((3, 3, x.shape[-1], weight.shape[-1]))
     for row, column in np.ndindex(x.shape[:2]):
         for i, j in np.ndindex(3, 3):
@@ -85,7 +118,7 @@ def _kernel_gradient(x, weight, padding):
     return found
 
 
-@pytest.mark.parametrize("padding", PADDINGS)
+@each_padding
 def test_kernel_and_bias_gradients_equal_a_loop_over_places_and_images(x64, rng, padding):
     _, kernel, bias = _arrays(rng, shape=(4, 5, 2), out=3)
     images, weights = rng.standard_normal((3, 4, 5, 2)), rng.standard_normal((3, 4, 5, 3))
@@ -100,7 +133,7 @@ def test_kernel_and_bias_gradients_equal_a_loop_over_places_and_images(x64, rng,
     np.testing.assert_allclose(shift, weights.sum((0, 1, 2)), rtol=1e-10)
 
 
-@pytest.mark.parametrize("padding", PADDINGS)
+@each_padding
 def test_gradients_over_many_images_are_finite_differences(x64, rng, padding):
     _, kernel, bias = map(jnp.asarray, _arrays(rng, shape=(4, 3, 2), out=2))
     images = jnp.asarray(rng.standard_normal((2, 4, 3, 2)))
@@ -121,8 +154,7 @@ def _plain_vjp(x, kernel, bias, change, padding, rectify):
     """The same by the library's padding and its rules."""
 
     def plain(x, kernel, bias):
-        mode = {"zeros": "constant", "reflect": "reflect", "replicate": "edge"}[padding]
-        x = jnp.pad(x, ((1, 1), (1, 1), (0, 0)), mode)
+        x = jnp.pad(x, ((1, 1), (1, 1), (0, 0)), MODES[padding])
         y = lax.conv_general_dilated(x[None], kernel, (1, 1), "VALID", dimension_numbers=("NHWC", "HWIO", "NHWC"))
         y = y[0] + bias[None, None]
         return jax.nn.relu(y) if rectify else y
@@ -144,7 +176,7 @@ def image_vjp(x, kernel, bias, change, padding):
 
 _CASES = [
     (padding, *case)
-    for padding in PADDINGS
+    for padding in MODES
     for case in [(3, (5, 7), True), (1, (2, 2), True), (4, (2, 9), False), (5, (5, 7), True)]  # five: not by planes
 ]
 
@@ -154,7 +186,11 @@ _CASES = [
     [
         ("reflect", 3, (5, 7), True),
         ("zeros", 3, (1, 1), True),
-        *(pytest.param(*case, marks=pytest.mark.slow) for case in [*_CASES, ("replicate", 3, (1, 6), True)]),
+        ("wrap", 3, (3, 2), True),
+        *(
+            pytest.param(*case, marks=pytest.mark.slow)
+            for case in [*_CASES, ("replicate", 3, (1, 6), True), ("wrap", 3, (1, 6), True)]
+        ),
     ],
 )
 def test_gradients_equal_those_of_the_library(x64, rng, padding, channels, size, rectify):
@@ -168,7 +204,7 @@ def test_gradients_equal_those_of_the_library(x64, rng, padding, channels, size,
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("padding", PADDINGS)
+@each_padding
 def test_rectified_gradients_are_finite_differences(x64, padding):
     arrays = tuple(map(jnp.asarray, _arrays(np.random.default_rng(1), shape=(4, 3, 2), out=2)))
     assert np.abs(conv3x3(*arrays, padding=padding)).min() > 0.005  # no rectifier flips within the difference
@@ -203,7 +239,7 @@ def test_bfloat16_gradients_by_planes_are_near_the_float32_ones(rng):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("padding", PADDINGS)
+@each_padding
 def test_gradients_by_planes_under_vmap_equal_a_loop(x64, rng, padding):
     shapes = (2, 5, 6, 3), (2, 3, 3, 3, 4), (2, 4), (2, 5, 6, 4)
     arrays = [jnp.asarray(rng.standard_normal(shape)) for shape in shapes]

@@ -26,6 +26,7 @@ LAYERS = {
     "weights": 1,
     "ops": 1,
     "sqrtm": 1,
+    "quilting": 1,
     "memory": 1,
     "compiler": 1,
     "conv": 1,
@@ -33,6 +34,7 @@ LAYERS = {
     "parameterize": 2,
     "nets": 2,
     "lbfgs": 1,
+    "calibration": 1,
     "losses": 3,
     "heads": 3,
     "prune": 3,
@@ -40,15 +42,20 @@ LAYERS = {
     "tiles": 5,
     "optimize": 5,
     "train": 5,
+    "loop": 6,
+    "stages": 6,
+    "network": 6,
     "grid": 6,
     "tasks": 7,
     "inputs": 8,
+    "embedding_index": 8,
     "api": 8,
     "cli": 9,
 }
 # What the commands share.
-SHARED_BY_COMMANDS = {"batch", "cache", "checkpoint", "command", "download", "estimate", "flags", "interrupt", "lines"}
-SHARED_BY_COMMANDS |= {"cluster", "gallery", "page", "plan", "progress", "report", "run", "sweep", "training"}
+SHARED_BY_COMMANDS = {"batch", "cache", "checkpoint", "command", "download", "dreaming", "estimate", "film", "filming", "flags", "interrupt", "inverting", "lines"}
+SHARED_BY_COMMANDS |= {"cluster", "gallery", "page", "painting", "plan", "progress", "report", "run", "sweep", "training"}
+SHARED_BY_COMMANDS |= {"comparing", "looks", "showing"}
 
 FILES = sorted(PACKAGE.rglob("*.py"))
 MODULES = [

@@ -86,7 +86,8 @@ def _slow(params, scene, spec):
 def test_the_specs_reach_every_choice():
     assert {spec.normalization for spec in SPECS} == set(NORMALIZATIONS)
     assert {spec.style_loss for spec in SPECS} == set(STYLE_LOSSES)
-    for field, choices in (("pooling", POOLINGS), ("padding", BORDERS), ("tv", TOTAL_VARIATIONS)):
+    borders = set(BORDERS) - {"wrap"}  # of a torus: tests/nets/test_vgg.py, and below
+    for field, choices in (("pooling", POOLINGS), ("padding", borders), ("tv", TOTAL_VARIATIONS)):
         assert {getattr(spec, field) for spec in SPECS} == set(choices)
 
 
@@ -227,6 +228,43 @@ def test_replicate_first_repeats_the_picture_s_border_and_no_map_s(x64, params):
         np.testing.assert_allclose(found[layer], values, rtol=1e-10, atol=1e-12)
     np.testing.assert_array_equal(found["conv1_1"], other["conv1_1"])
     assert np.abs(found["conv1_2"] - other["conv1_2"]).min(-1)[0].min() > 0  # everywhere in the first row
+
+
+@pytest.mark.parametrize("how", ["gram", pytest.param("wasserstein", marks=pytest.mark.slow)])
+def test_without_content_layers_there_is_style_and_variation_alone(x64, params, scene, how):
+    spec = dataclasses.replace(SPECS[-1 if how == "wasserstein" else 0], content_layers=())
+    content, styles, mix, image = scene
+    weights = WEIGHTS._replace(content_layers=np.zeros(0))
+    (loss, terms), gradient = whole(*_float64((params, content, styles, mix, image, weights)), spec=spec)
+    expected = reference.objective(params, image, content, styles, mix, weights, spec)
+    assert terms["content"] == expected["content"] == 0
+    for name in ("style", "tv"):
+        np.testing.assert_allclose(terms[name], expected[name], rtol=1e-10, err_msg=name)
+    assert loss == terms["total"] == terms["style"] + terms["tv"]
+    assert np.abs(gradient).max() > 0
+
+
+def test_without_content_layers_nothing_of_the_content_is_looked_at(params):
+    spec = dataclasses.replace(SPECS[0], content_layers=())
+    picture = jax.ShapeDtypeStruct((7, 9, 3), jnp.float32)
+    program = jax.make_jaxpr(lambda params, content: objective.content_targets(params, content, spec))(params, picture)
+    assert program.eqns == []
+    assert program.out_avals == []
+
+
+@pytest.mark.slow
+def test_on_a_torus_a_rolled_image_costs_the_same_but_for_its_variation(x64, params, scene):
+    spec = dataclasses.replace(SPECS[0], padding="wrap", content_layers=("pool1", "relu1_2"), style_layers=("pool1",))
+    wide, (content, styles, mix, image) = _float64((params, scene))
+    weights, roll = _float64(WEIGHTS._replace(style_layers=np.ones(1))), lambda x: jnp.roll(x, (4, 2), (0, 1))
+    terms = []
+    for each in (lambda x: x, roll):
+        pictures = [each(jnp.pad(x, ((0, 1), (0, 1), (0, 0)))) for x in (content, image)]  # to even sides
+        terms.append(whole(wide, pictures[0], styles, mix, pictures[1], weights, spec=spec)[0][1])
+    for name in ("content", "style"):
+        np.testing.assert_allclose(*(each[name] for each in terms), rtol=1e-12)
+        assert terms[0][name] > 0
+    assert abs(terms[0]["tv"] - terms[1]["tv"]) > 1e-6
 
 
 @pytest.mark.parametrize("pooling", ["max", pytest.param("l2", marks=pytest.mark.slow)])

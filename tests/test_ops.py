@@ -79,6 +79,28 @@ def test_total_variation_equals_the_reference(x64, rng, kind):
 
 
 @pytest.mark.parametrize("kind", TOTAL_VARIATIONS)
+@pytest.mark.parametrize("shape", [(5, 7, 3), (1, 3, 2)])
+def test_total_variation_of_a_torus_goes_across_its_edges(x64, rng, kind, shape):
+    image = rng.uniform(size=shape)
+    height, width, _ = shape
+    expected = 0.0
+    for row, column in np.ndindex(height, width):
+        for down, across, share in ((1, 0, 2 / 3), (0, 1, 2 / 3), (1, 1, 1 / 6), (1, -1, 1 / 6)):
+            difference = image[(row + down) % height, (column + across) % width] - image[row, column]
+            if kind == "l2_nine":
+                expected += share * np.sum(difference**2)
+            elif share > 0.5:
+                expected += np.sum(np.abs(difference) if kind == "l1" else difference**2)
+    run = jax.jit(jax.value_and_grad(lambda image: ops.total_variation(image, kind, wrap=True)))
+    ours, gradient = run(jnp.asarray(image))
+    np.testing.assert_allclose(ours, expected, rtol=1e-12)
+    rolled, rolled_gradient = run(jnp.roll(image, (2, 1), (0, 1)))
+    np.testing.assert_allclose(rolled, ours, rtol=1e-12)
+    np.testing.assert_allclose(rolled_gradient, jnp.roll(gradient, (2, 1), (0, 1)), rtol=1e-12, atol=1e-14)
+    assert ours > ops.total_variation(jnp.asarray(image), kind)
+
+
+@pytest.mark.parametrize("kind", TOTAL_VARIATIONS)
 def test_total_variation_of_a_constant_is_zero_with_zero_gradient(kind):
     value, gradient = tv_and_gradient(jnp.full((4, 5, 3), 0.3), kind)
     assert value == 0

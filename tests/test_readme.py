@@ -6,11 +6,13 @@ from pathlib import Path
 
 import pytest
 
-from jnst.config import DistillConfig, GridConfig, StylizeConfig, check
+from jnst.config import DistillConfig, DreamConfig, GridConfig, StylizeConfig, check
 from jnst.normalizations import NORMALIZATIONS
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
+KINDS = {"distill": DistillConfig, "deepdream": DreamConfig}
+"""Whose presets they are, by the first word of their names; the others are of `stylize`."""
 
 
 @pytest.mark.parametrize("field", dataclasses.fields(StylizeConfig), ids=lambda field: field.name)
@@ -50,15 +52,17 @@ def test_presets_parse_and_pass_the_checks(preset):
     from absl import flags as absl_flags
 
     from jnst.cli import flags
-    from jnst.config import check_config
+    from jnst.config import check_config, check_dream
 
-    kind = DistillConfig if preset.stem.startswith("distill_") else StylizeConfig
+    kind = KINDS.get(preset.stem.partition("_")[0], StylizeConfig)
     values = absl_flags.FlagValues()
     flags.define(kind, values)
     flags.parse(values, ["command", f"--flagfile={preset.stem}"])
     config = flags.to_config(kind, values)
     if kind is StylizeConfig:
         check_config(config, count=1)
+    elif kind is DreamConfig:
+        check_dream(dataclasses.replace(config, image="noise", output="dream.png"))
     else:
         check(config)
         config.check()

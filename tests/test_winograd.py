@@ -14,9 +14,11 @@ from jax import lax
 from jax.test_util import check_grads
 
 from jnst import conv
-from jnst.config import PADDINGS
 
 SIZES = [(1, 1), (1, 9), (2, 3), (5, 7), (37, 22)]  # multiples of nothing
+
+# By NumPy's names.
+MODES = {"zeros": "constant", "reflect": "reflect", "replicate": "edge", "wrap": "wrap"}
 
 # Compiled in a third of the time, to slower programs with the same sums.
 quick_jit = functools.partial(
@@ -39,11 +41,17 @@ def _winograd(x, kernel, bias, padding="zeros", rectify=False):
 
 def _plain(x, kernel, bias, padding="zeros", rectify=False):
     """The library's padding and convolution; differentiated by its own rules."""
-    mode = {"zeros": "constant", "reflect": "reflect", "replicate": "edge"}[padding]
-    x = jnp.pad(x, ((1, 1), (1, 1), (0, 0)), mode)
+    x = jnp.pad(x, ((1, 1), (1, 1), (0, 0)), MODES[padding])
     y = lax.conv_general_dilated(x[None], kernel, (1, 1), "VALID", dimension_numbers=("NHWC", "HWIO", "NHWC"))[0]
     y = y + bias[None, None]
     return jax.nn.relu(y) if rectify else y
+
+
+def _reference(x, kernel, bias, padding):
+    if padding != "wrap":
+        return reference.conv3x3(x, kernel, bias, padding)
+    around = np.pad(x, ((1, 1), (1, 1), (0, 0)), "wrap")
+    return reference.conv3x3(around, kernel, bias, "zeros")[1:-1, 1:-1]
 
 
 def _with_gradients(function, **static):
@@ -125,16 +133,20 @@ def test_the_transform_is_taken_of_rows_and_columns(x64, rng):
 
 @pytest.mark.parametrize(
     ("padding", "sizes"),
-    _mostly_slow([("zeros", SIZES), ("reflect", SIZES[2:]), ("replicate", SIZES)], ("zeros", SIZES)),
+    _mostly_slow(
+        [("zeros", SIZES), ("reflect", SIZES[2:]), ("replicate", SIZES), ("wrap", SIZES), ("wrap", [(8, 4)])],
+        ("zeros", SIZES),
+        ("wrap", [(8, 4)]),  # nothing to fill up
+    ),
 )
 def test_equals_the_reference(x64, rng, padding, sizes):
     cases = [_arrays(rng, size)[1:] for size in sizes]
     found = quick_jit(lambda cases: [_winograd(*args, padding) for args in cases])(cases)
     for args, ours in zip(cases, found, strict=True):
-        _close(ours, reference.conv3x3(*map(np.asarray, args), padding), 1e-12)
+        _close(ours, _reference(*map(np.asarray, args), padding), 1e-12)
 
 
-EVERY = [(padding, rectify) for padding in PADDINGS for rectify in (False, True)]
+EVERY = [(padding, rectify) for padding in MODES for rectify in (False, True)]
 
 
 EVERY_SIZE = [(*each, size) for each in EVERY for size in SIZES if each[0] != "reflect" or min(size) > 1]
@@ -165,7 +177,7 @@ def _layer(rng, size, channels):
 
 
 @pytest.mark.parametrize("jit", _mostly_slow([quick_jit, jax.jit], quick_jit))
-@pytest.mark.parametrize("padding", _mostly_slow(PADDINGS, "zeros"))
+@pytest.mark.parametrize("padding", _mostly_slow(list(MODES), "zeros"))
 def test_float32_with_512_channels_is_right_to_2e_5(x64, rng, padding, jit):
     # Seen: outputs 2e-6, the image's gradient 6e-6, the kernel's and the bias's 3e-7; of the direct one all 4e-7.
     arrays = _layer(rng, (5, 6), 512)
@@ -211,19 +223,19 @@ BANDS = [  # height, rows of tiles that fit, rows of tiles in a band
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("padding", PADDINGS)
+@pytest.mark.parametrize("padding", MODES)
 @pytest.mark.parametrize(("height", "fit", "rows"), BANDS)
 def test_bands_change_nothing(x64, rng, band_bytes, padding, height, fit, rows):
     args = _arrays(rng, (height, 6))[1:]
     seen = band_bytes(_bytes(1, fit, 2, 3 + 4))
     ours = quick_jit(lambda *args: _winograd(*args, padding))(*args)
     assert seen == {(1, 4 * rows + 2, 4 * 2 + 2, 3)}
-    _close(ours, reference.conv3x3(*map(np.asarray, args), padding), 1e-12)
+    _close(ours, _reference(*map(np.asarray, args), padding), 1e-12)
 
 
 @pytest.mark.parametrize(
     ("padding", "height", "fit"),
-    _mostly_slow([(p, *case[:2]) for p in PADDINGS for case in BANDS[1:]], ("replicate", 25, 4)),
+    _mostly_slow([(p, *case[:2]) for p in MODES for case in BANDS[1:]], ("replicate", 25, 4), ("wrap", 28, 3)),
 )
 def test_bands_change_no_gradient(x64, rng, band_bytes, padding, height, fit):
     arrays = _arrays(rng, (height, 6))

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from jnst import images, weights
-from jnst.cli import download, run
+from jnst.cli import download, painting, run
 from jnst.cli.command import BAD_INPUT, DIVERGED, DONE, INTERRUPTED
 from jnst.cli.interrupt import Interrupt
 from jnst.cli.lines import say, warn
@@ -78,7 +78,7 @@ def run_all(
         try:
             interrupt.reset()
             check(config)
-            code = run.run(config, interrupt, resume=resume)
+            code = run.run(painting.work_of(config), interrupt, resume=resume)
         except InputError as error:
             warn(error)
             code = BAD_INPUT

@@ -51,7 +51,8 @@ def write(output: str, snapshot: Snapshot, facts: dict[str, object]) -> None:
         InputError: it cannot be written; the one before is as it was.
     """
     arrays = {f"leaf{index:03}": np.asarray(leaf, order="C") for index, leaf in enumerate(snapshot.leaves)}
-    more = {"scale": snapshot.scale, "plan": list(snapshot.plan)} if snapshot.plan else {}
+    arrays |= {f"kept{index:03}": np.asarray(image, order="C") for index, image in enumerate(snapshot.kept)}
+    more = {"scale": snapshot.scale, "plan": list(snapshot.plan)} if snapshot.plan or snapshot.scale else {}
     text = json.dumps({"jnst": __version__, "trace": snapshot.trace, **more, **facts})
     with replacing(path_of(output)) as temporary:
         try:
@@ -83,11 +84,13 @@ def read(output: str) -> Checkpoint | None:
     facts = read_facts(path)
     try:
         file = safetensors.safe_open(path, "np")
-        leaves = _Leaves(file, sorted(file.keys()))
+        names = sorted(file.keys())
+        leaves = _Leaves(file, [name for name in names if name.startswith("leaf")])
+        kept = [file.get_tensor(name) for name in names if name.startswith("kept")]
         scale, plan = facts.get("scale", 0), tuple(facts.get("plan", ()))
         if len(plan) not in (0, 2) or any(type(number) is not int or number < 0 for number in (scale, *plan)):
             raise KeyError("plan")
-        snapshot = Snapshot(leaves, facts.pop("trace"), scale, plan)
+        snapshot = Snapshot(leaves, facts.pop("trace"), scale, plan, kept)
         return Checkpoint(snapshot, facts)
     except (OSError, safetensors.SafetensorError, KeyError, TypeError) as error:
         raise InputError(f"{path}: not a whole checkpoint ({error}); without --resume the run starts anew") from error

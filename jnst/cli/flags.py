@@ -128,7 +128,7 @@ def at_home(name: str, text: str) -> str:
 MARK = "# A run of jnst: --flagfile=THIS makes its picture again. A rerun replaces this file."
 """The first line of a flagfile that jnst wrote; others are never replaced."""
 
-PATHS = {"content", "style", "weights", "init", "output", "photos", "teacher", "deep_teacher"}
+PATHS = {"image", "guide", "content", "style", "weights", "init", "output", "photos", "teacher", "deep_teacher"}
 _LISTS = {"style", "photos"}
 _WEIGHTS = {"weights", "teacher", "deep_teacher"}
 
@@ -150,7 +150,8 @@ def _is_word(name, part):
     """
     from jnst.weights import is_word  # late: it loads numpy
 
-    if not part or (name == "init" and part in INITS) or (name in _WEIGHTS and is_word(part)):
+    words = {"init": INITS, "image": ("noise",)}.get(name, ())
+    if not part or part in words or (name in _WEIGHTS and is_word(part)):
         return True
     if name in ("output", "photos") or bundled.is_file(part):
         return False

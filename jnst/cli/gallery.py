@@ -12,7 +12,7 @@ import numpy as np
 from jnst import images
 from jnst.cli import flags, page
 from jnst.cli.plan import Entry, labels
-from jnst.config import Axis, StylizeConfig, parse_layers
+from jnst.config import Axis, StylizeConfig, chosen_layers
 from jnst.errors import InputError
 from jnst.files import check_place, write_atomically
 from jnst.images import Picture
@@ -154,10 +154,11 @@ def _status(entry):
 
 
 def losses(entry: Entry) -> tuple[float, float] | None:
-    """Content and style loss of a run's picture without their weights; None where a weight of 0 hides one."""
+    """Content and style loss of a run's picture without their weights; None where a weight of 0, or having no layer,
+    hides one."""
     best, config = entry.record.get("best_terms") or {}, entry.config
     weights = config.content_weight, config.style_weight
-    hidden = any(not any(parse_layers(flag, getattr(config, flag))[1]) for flag in ("content_layers", "style_layers"))
+    hidden = any(not any(chosen_layers(config, flag)[1]) for flag in ("content_layers", "style_layers"))
     if hidden or not all(weights) or best.get("content") is None:
         return None
     return best["content"] / weights[0], best["style"] / weights[1]

@@ -37,6 +37,12 @@ class Interrupt:
         """From here on the picture is being written, which takes less than a second: Ctrl-C waits for it."""
         self.saving = True
 
+    def said(self) -> str:
+        """What to say where Ctrl-C ended the command at once."""
+        if not self.running:
+            return "interrupted before there was a picture; nothing written"
+        return f"interrupted at once; the picture is not written{self.remains}"
+
     def __enter__(self):
         try:
             self._before = signal.signal(signal.SIGINT, self._note)

@@ -3,25 +3,28 @@
 import json
 import os
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from jnst import bundled
+from jnst import bundled, files, images
 from jnst.cli import checkpoint, flags
 from jnst.config import INITS, StylizeConfig, split_list
+from jnst.errors import InputError
 from jnst.files import part_prefix, sha256_of, write_atomically
 from jnst.version import __version__
 from jnst.weights import find, is_word
 
 if TYPE_CHECKING:  # it loads jax: what is wrong with flags is said without
-    from jnst.tasks.stylize import Result
+    from jnst.loop import Result
 
 __all__ = [
     "OWN_ENDINGS",
+    "check_paths",
     "embedded",
     "flags_path",
     "hashes",
+    "hashes_of",
     "intermediate",
     "is_intermediate",
     "is_ours",
@@ -68,16 +71,43 @@ def hashes(config: StylizeConfig, *, digest: Callable[[Path], str] = sha256_of) 
         config: The run.
         digest: Of a file; one that remembers serves many runs.
     """
+    init = [] if config.init in INITS else [config.init]
+    return hashes_of(config, {"content": [config.content], "style": split_list(config.style), "init": init}, digest)
+
+
+def hashes_of(
+    config: object, given: Mapping[str, Sequence[str]], digest: Callable[[Path], str] = sha256_of
+) -> dict[str, str]:
+    """The same for any command: `given` are the files by flag."""
     found = {}
     path = None if is_word(config.weights) else find(config.weights)
     if path is not None:
         found["weights"] = digest(path)
-    init = [] if config.init in INITS else [config.init]
-    for flag, names in (("content", [config.content]), ("style", split_list(config.style)), ("init", init)):
+    for flag, names in given.items():
         paths = [bundled.find(name, "examples", ("", ".jpg", ".png")) for name in names]
-        if None not in paths:  # of a finished run, what it read may be gone
-            found[flag] = ",".join(digest(path) for path in paths)
+        if paths and None not in paths:  # of a finished run, what it read may be gone
+            found[flag] = ",".join(map(digest, paths))
     return found
+
+
+def check_paths(config: object, given: Sequence[str]) -> None:
+    """Raises `InputError` where OUTPUT, or what stands beside it, must not be written; `given` is what is read."""
+    images.format_of(config.output, bit_depth=getattr(config, "bit_depth", 8))
+    for name, value in flags.resolved(config).items():
+        if name in flags.PATHS and not flags.fits_a_line(value):
+            raise InputError(f"--{name}={value!r}: expected a name in UTF-8 without line breaks")
+    written = outputs(config)
+    places = [os.path.realpath(path) for path in written]
+    for name in filter(os.path.exists, given):
+        replaced = os.path.realpath(name) in places
+        if replaced or (config.save_every and is_intermediate(config.output, name)):
+            raise InputError(f"--output={config.output}: would replace {name}, which is read; expected another name")
+    for path in written:
+        files.check_place(path)
+        if path.suffix in OWN_ENDINGS and bundled.is_file(path) and not is_ours(path):
+            raise InputError(
+                f"--output={config.output}: would replace {path}, which no run of jnst wrote; expected another name"
+            )
 
 
 def make_record(

@@ -1,53 +1,86 @@
-"""One run of `stylize`, with all that surrounds it: what it reads, says, keeps on the way and leaves."""
+"""One run of a command that makes a picture by optimization, with all that surrounds it: what it says, keeps on the way
+and leaves. What it paints is a `Work`."""
 
 import contextlib
-import dataclasses
 import os
 import shlex
 import sys
 import time
+from collections.abc import Iterator, Mapping
+from typing import ClassVar
 
 import jax
+import numpy as np
 
-from jnst import api, bundled, files, images, memory
-from jnst.cli import checkpoint, download, estimate, flags, report
+from jnst import api, bundled, files, images, loop, memory
+from jnst.cli import checkpoint, flags, report
 from jnst.cli.command import BAD_INPUT, DIVERGED, DONE, INTERRUPTED
 from jnst.cli.interrupt import Interrupt
 from jnst.cli.lines import say, warn
 from jnst.cli.progress import Progress
-from jnst.config import StylizeConfig
 from jnst.errors import InputError
 from jnst.images import Picture
-from jnst.tasks import stylize as task
-from jnst.weights import fetch
+from jnst.types import Snapshot
+from jnst.weights import Backbone
 
-__all__ = ["dry_run", "program", "run"]
-
-
-def dry_run(config: StylizeConfig) -> int:
-    """Says what a run would take. Returns the exit code."""
-    if config.weights in fetch.DOWNLOADS and not fetch.here(config.weights):
-        say(f"{config.weights} is not here: a run would first {download.describe(fetch.DOWNLOADS[config.weights])}")
-        config = dataclasses.replace(config, weights="random")  # of the same widths, so the same costs
-    with _enough_memory(config), api.computing(config) as device:
-        _say_device(device)
-        inputs = _read(config)
-        say(estimate.describe(inputs, config))
-    return DONE
+__all__ = ["Work", "enough_memory", "program", "run", "say_device"]
 
 
-def run(config: StylizeConfig, interrupt: Interrupt, *, resume: bool) -> int:
-    """Paints OUTPUT and writes its record, flagfile and checkpoints. Returns the exit code.
+class Work:
+    """What one command makes; subclasses fill it in."""
+
+    terms: ClassVar[tuple[str, ...]] = ("total",)
+    """What the progress shows."""
+    source = ""
+    """The file that the picture is made from, for messages."""
+
+    def __init__(self, config: object):
+        """`config` has `output`, `size`, `device`, `precision`, and all of `loop.Pace`."""
+        self.config = config
+
+    def hashes(self) -> dict[str, str]:
+        """SHA-256 of the files that the run reads, by flag."""
+        raise NotImplementedError
+
+    def read(self) -> Backbone:
+        """Reads what the run needs, and says what it is."""
+        raise NotImplementedError
+
+    def prepare(self, snapshot: Snapshot | None) -> loop.Prepared:
+        """The run, compiled; from where it was left, where there is a snapshot."""
+        raise NotImplementedError
+
+    def preview(self, image: np.ndarray) -> Picture:
+        """A record's image, as a picture."""
+        return Picture(image)
+
+    def picture(self, result: loop.Result) -> Picture:
+        """What OUTPUT shall hold; `result.image` is not None."""
+        return self.preview(result.image)
+
+    def more(self, result: loop.Result) -> Mapping[str, object]:
+        """What the record has beside what every record has. After `picture`."""
+        return {}
+
+    def kind(self, result: loop.Result) -> str:
+        """What OUTPUT is, for the last line."""
+        best = result.best_step
+        return f"the best picture so far (step {best})" if result.stopped else f"best at step {best}"
+
+
+def run(work: Work, interrupt: Interrupt, *, resume: bool) -> int:
+    """Makes OUTPUT and writes its record, flagfile and checkpoints. Returns the exit code.
 
     Raises:
         InputError: something in the input is wrong, or another run is writing OUTPUT.
     """
-    with _enough_memory(config), api.computing(config) as device, checkpoint.alone(config.output):
-        return _Run(config, interrupt, device).work(resume)
+    config = work.config
+    with enough_memory(work), api.computing(config) as device, checkpoint.alone(config.output):
+        return _Run(work, interrupt, device).work_through(resume)
 
 
 @contextlib.contextmanager
-def _enough_memory(config):
+def enough_memory(work: Work) -> Iterator[None]:
     """Too little memory is no fault of jnst: one line says so."""
     try:
         yield
@@ -55,27 +88,13 @@ def _enough_memory(config):
         if not memory.is_out_of_memory(error):
             raise
         raise InputError(
-            f"--size={config.size}: {config.content} needs more memory than there is; expected a smaller --size"
+            f"--size={work.config.size}: {work.source} needs more memory than there is; expected a smaller --size"
         ) from error
 
 
-def _say_device(device):
+def say_device(device: jax.Device) -> None:
+    """Where it is computed."""
     say(f"device: {device.platform} ({device.device_kind})")
-
-
-def _read(config):
-    inputs = api.read_inputs(config, progress=download.Bar)
-    pictures = (inputs.content, *inputs.styles, inputs.init)
-    for note in dict.fromkeys(picture.note for picture in pictures if picture and picture.note):
-        say(note)
-    width, height = inputs.content.size
-    styles = ", ".join("{}x{}".format(*style.size) for style in inputs.styles)
-    steps = sum(scale.steps for scale in (*inputs.smaller, inputs))
-    say(f"content: {width}x{height}  style: {styles}  weights: {inputs.backbone.name}  steps: {steps}")
-    if inputs.smaller:
-        scales = ", ".join("{}x{} ({})".format(*s.content.size, s.steps) for s in (*inputs.smaller, inputs))
-        say(f"scales: {scales} steps")
-    return inputs
 
 
 _LONG = 600
@@ -85,25 +104,24 @@ _LONG = 600
 class _Run:
     """What the parts of one run share."""
 
-    def __init__(self, config, interrupt, device):
-        self.config, self.interrupt, self.device = config, interrupt, device
-        self.chosen = flags.resolved(config)
+    def __init__(self, work, interrupt, device):
+        self.work, self.config, self.interrupt, self.device = work, work.config, interrupt, device
+        self.chosen = flags.resolved(self.config)
         self.failed = set()  # what is wrong with what could not be written on the way
 
-    def work(self, resume):
+    def work_through(self, resume):
         config = self.config
         if resume and self._is_finished():
             say(f"{config.output}: finished already, at step {self.steps}")
             return DONE
-        _say_device(self.device)
-        inputs = _read(config)
-        self.alpha = inputs.content.alpha
+        say_device(self.device)
+        backbone = self.work.read()
         self.facts = {
             "flags": self.chosen,
-            "inputs": {**report.hashes(config), "weights": inputs.backbone.sha256},
+            "inputs": {**self.work.hashes(), "weights": backbone.sha256},
             "device": f"{self.device.platform} ({self.device.device_kind})",
         }
-        self.weights = {"name": inputs.backbone.name, "sha256": inputs.backbone.sha256}
+        self.weights = {"name": backbone.name, "sha256": backbone.sha256}
         self.text = report.embedded(self.chosen, self.weights)
         found = self._checkpoint(resume)
         # A run that starts anew where another one has been keeps its start: what is left of the other must not be
@@ -114,9 +132,9 @@ class _Run:
         report.sweep(config.output)
         self.seconds = found.facts["seconds"] if found else 0.0
         start = time.perf_counter()
-        prepared = self._prepared(inputs, found)
+        prepared = self._prepared(found)
         before = found.facts["step"] if found else 0
-        return self._paint(prepared, inputs, time.perf_counter() - start, before)
+        return self._paint(prepared, time.perf_counter() - start, before)
 
     def _is_finished(self):
         """Whether OUTPUT and its record are of this very run, at its last step."""
@@ -133,7 +151,7 @@ class _Run:
         if record["flags"]["steps"] != self.config.steps:
             return False  # they have grown
         self.steps = record["trace"][-1]["step"]
-        self._check_same_inputs(report.record_path(self.config.output), record["inputs"], report.hashes(self.config))
+        self._check_same_inputs(report.record_path(self.config.output), record["inputs"], self.work.hashes())
         return True
 
     def _checkpoint(self, resume):
@@ -159,9 +177,9 @@ class _Run:
                     f"--{flag}: has changed since {path} was written; without --resume the run starts anew"
                 )
 
-    def _prepared(self, inputs, found):
+    def _prepared(self, found):
         try:
-            prepared = api.prepare(inputs, self.config, snapshot=found and found.snapshot)
+            prepared = self.work.prepare(found and found.snapshot)
         except ValueError as error:
             if found is None or isinstance(error, InputError):
                 raise
@@ -171,9 +189,9 @@ class _Run:
             say(f"going on from step {found.facts['step']}")
         return prepared
 
-    def _paint(self, prepared, inputs, compile_seconds, before):
+    def _paint(self, prepared, compile_seconds, before):
         config, interrupt, self.steps = self.config, self.interrupt, prepared.steps
-        progress = Progress(self.steps, config.print_every, before)
+        progress = Progress(self.steps, config.print_every, before, self.work.terms)
         self.start = self.kept = time.perf_counter()
         for line in prepared.stage.note.splitlines():
             say(line)
@@ -182,7 +200,7 @@ class _Run:
             progress.show(record)
             stop = interrupt.seen
             if config.save_every and record.step and record.step % config.save_every == 0:
-                picture = Picture(record.image(), self.alpha)
+                picture = self.work.preview(record.image())
                 place = report.intermediate(config.output, record.step)
                 self._try(lambda: self._save(place, picture))
             if config.checkpoint_every and (stop or self._is_due(record.step)):
@@ -191,11 +209,11 @@ class _Run:
 
         interrupt.begin()
         try:
-            result = task.run(prepared, callback=callback, tick=progress.tick, say=say)
+            result = loop.run(prepared, callback=callback, tick=progress.tick, say=say)
         finally:
             progress.close()
         interrupt.finish()
-        return self._leave(result, inputs, compile_seconds)
+        return self._leave(result, compile_seconds)
 
     def _is_due(self, step):
         """The last step too, so that `--steps` may grow; but a run shorter than an interval leaves none."""
@@ -215,7 +233,8 @@ class _Run:
         self.interrupt.remains = f"; step {record.step} is kept, go on with: {_command(self.config.output)}"
 
     def _save(self, path, picture):
-        images.save(path, picture, self.text, bit_depth=self.config.bit_depth, rounding=self.config.rounding)
+        how = {name: getattr(self.config, name) for name in ("bit_depth", "rounding") if hasattr(self.config, name)}
+        images.save(path, picture, self.text, **how)
 
     def _try(self, write):
         """A file on the way that cannot be written is no reason to lose the run."""
@@ -226,14 +245,15 @@ class _Run:
                 warn(error)
             self.failed.add(str(error))
 
-    def _leave(self, result, inputs, compile_seconds):
+    def _leave(self, result, compile_seconds):
         output = self.config.output
         if result.stopped == "diverged":
             warn(f"diverged: the {result.bad_term} term is not finite at step {result.bad_step}")
         if result.image is None:
             warn(f"{output}: nothing written: not even the start has a finite loss")
             return DIVERGED
-        self._save(output, Picture(result.image, self.alpha))
+        picture = self.work.picture(result)
+        self._save(output, picture)
         report.write_flags(output, self.chosen)
         seconds = self.seconds + time.perf_counter() - self.start
         record = report.make_record(
@@ -242,15 +262,12 @@ class _Run:
             inputs=self.facts["inputs"],
             weights=self.weights,
             device=self.facts["device"],
-            size=inputs.content.size,
+            size=picture.size,
             compile_seconds=compile_seconds,
             run_seconds=seconds,
         )
-        report.write_record(output, record)
-        best = result.best_step
-        kind = f"the best picture so far (step {best})" if result.stopped else f"best at step {best}"
-        if self.config.average_decay and result.stopped != "diverged":
-            kind = f"the average of the iterates up to step {best}"
+        report.write_record(output, {**record, **self.work.more(result)})
+        kind = self.work.kind(result)
         say(f"{output}: {kind}, {seconds:.1f} s")
         if result.stopped == "interrupted":
             step = result.trace[-1]["step"]

@@ -4,7 +4,7 @@ import os
 import sys
 from collections.abc import Sequence
 
-from jnst import bundled, files
+from jnst import bundled
 from jnst.cli import flags
 from jnst.cli.command import DONE, guard, start
 from jnst.cli.interrupt import Interrupt
@@ -35,13 +35,7 @@ _SWITCHES = {
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs the command. Returns 0 done, 1 our fault, 2 the user's input, 3 diverged, 130 Ctrl-C."""
     interrupt = Interrupt()
-
-    def interrupted():
-        if not interrupt.running:
-            return "interrupted before there was a picture; nothing written"
-        return f"interrupted at once; the picture is not written{interrupt.remains}"
-
-    return guard(lambda: _main(sys.argv if argv is None else argv, interrupt), interrupted)
+    return guard(lambda: _main(sys.argv if argv is None else argv, interrupt), interrupt.said)
 
 
 def _main(argv, interrupt):
@@ -58,21 +52,23 @@ def _main(argv, interrupt):
             return _folder(config, interrupt, values)
         _check_flags(config)
         # Late: what is wrong with the flags is said without waiting for jax.
-        from jnst.cli import cache, run
+        from jnst.cli import cache, painting, run
 
         cache.use()
-        return run.dry_run(config) if values.dry_run else run.run(config, interrupt, resume=values.resume)
+        if values.dry_run:
+            return painting.dry_run(config)
+        return run.run(painting.work_of(config), interrupt, resume=values.resume)
 
 
 def _folder(config, interrupt, values):
-    from jnst.cli import batch, cache, run
+    from jnst.cli import batch, cache, painting
 
     configs = batch.each(config)
     cache.use()
     if values.dry_run:
         _check_flags(configs[0])
         say(f"the first of {len(configs)} pictures, {configs[0].content}:")
-        return run.dry_run(configs[0])
+        return painting.dry_run(configs[0])
     return batch.run_all(configs, interrupt, _check_flags, resume=values.resume)
 
 
@@ -84,26 +80,9 @@ def _check_flags(config):
             raise InputError(f"--{name} is missing: expected a picture file (no arguments at all show an example)")
     check_config(config, count=len(split_list(config.style)))
     check_scales(config)
-    from jnst import images
     from jnst.cli import report
 
-    images.format_of(config.output, bit_depth=config.bit_depth)
-    for name, value in flags.resolved(config).items():
-        if name in flags.PATHS and not flags.fits_a_line(value):
-            raise InputError(f"--{name}={value!r}: expected a name in UTF-8 without line breaks")
-    given = [config.content, *split_list(config.style), config.init, config.weights]
-    outputs = report.outputs(config)
-    places = [os.path.realpath(path) for path in outputs]
-    for name in filter(os.path.exists, given):
-        written = os.path.realpath(name) in places
-        if written or (config.save_every and report.is_intermediate(config.output, name)):
-            raise InputError(f"--output={config.output}: would replace {name}, which is read; expected another name")
-    for path in outputs:
-        files.check_place(path)
-        if path.suffix in report.OWN_ENDINGS and bundled.is_file(path) and not report.is_ours(path):
-            raise InputError(
-                f"--output={config.output}: would replace {path}, which no run of jnst wrote; expected another name"
-            )
+    report.check_paths(config, [config.content, *split_list(config.style), config.init, config.weights])
 
 
 if __name__ == "__main__":

@@ -20,20 +20,29 @@ from jnst.config.choices import (
     TOTAL_VARIATIONS,
 )
 from jnst.config.distill import DistillConfig
+from jnst.config.dream import DREAMS, FILMS, DreamConfig, check_dream
+from jnst.config.explore import LOOKS, ExploreConfig, check_explore, parse_threshold
 from jnst.config.grid import ALONE, NO_AXES, Axis, GridConfig, check_grid, parse_axes
+from jnst.config.invert import InvertConfig, check_invert
+from jnst.config.layers import LAYERS, convolution_of, halvings_of
 from jnst.config.options import check, option_line
+from jnst.config.picture import PictureConfig
 from jnst.config.scales import Scale, check_scales, is_explicit, plan_scales
 from jnst.config.specs import ObjectiveSpec, OptimizerConfig, TrainConfig
-from jnst.config.stylize import StylizeConfig, check_config, parse_rate
-from jnst.config.values import join_list, parse_layers, parse_mix, split_list
+from jnst.config.stylize import StylizeConfig, check_config, chosen_layers, parse_rate
+from jnst.config.values import join_list, parse_channels, parse_layers, parse_mix, split_list
 from jnst.config.weights import WeightsConfig
 
 __all__ = [
     "ALONE",
     "BLOCKS",
     "CONVOLUTIONS",
+    "DREAMS",
+    "FILMS",
     "INITS",
+    "LAYERS",
     "LINE_SEARCHES",
+    "LOOKS",
     "NO_AXES",
     "OPTIMIZERS",
     "PADDINGS",
@@ -47,6 +56,10 @@ __all__ = [
     "Axis",
     "HAVE_BETA2",
     "DistillConfig",
+    "DreamConfig",
+    "InvertConfig",
+    "PictureConfig",
+    "ExploreConfig",
     "GridConfig",
     "ObjectiveSpec",
     "OptimizerConfig",
@@ -56,15 +69,23 @@ __all__ = [
     "WeightsConfig",
     "check",
     "check_config",
+    "check_dream",
+    "check_invert",
+    "check_explore",
     "check_scales",
     "check_grid",
+    "chosen_layers",
+    "convolution_of",
+    "halvings_of",
     "is_explicit",
     "join_list",
     "option_line",
     "parse_axes",
+    "parse_channels",
     "parse_layers",
     "parse_mix",
     "parse_rate",
+    "parse_threshold",
     "plan_scales",
     "split_list",
 ]

@@ -8,6 +8,7 @@ __all__ = [
     "CONVOLUTIONS",
     "HAVE_BETA2",
     "INITS",
+    "NORMALIZES",
     "LINE_SEARCHES",
     "OPTIMIZERS",
     "PADDINGS",
@@ -39,8 +40,9 @@ POOLINGS = {
 }
 PADDINGS = ("zeros", "reflect", "replicate")
 """Of a convolution; the weights were trained with one of them."""
-BORDERS = (*PADDINGS, "replicate_first")
-"""Of a whole network; the last: `replicate` before the first convolution, `zeros` before the others."""
+BORDERS = (*PADDINGS, "replicate_first", "wrap")
+"""Of a whole network. `replicate_first`: `replicate` before the first convolution, `zeros` before the others. `wrap`:
+the picture is a torus, its left edge beside its right one."""
 SOURCES = {
     "auto": "what the file's names and numbers show, or an error",
     "caffe": "BGR in 0..255 minus Caffe's mean (vgg19-d01eb7cb.pth, vgg_conv.pth)",
@@ -83,6 +85,12 @@ PRECONDITIONERS = {
     "fourier": "steps longer at frequencies where the loss is flat: the lowest and the highest",
     "none": "all frequencies alike, as neural-style runs L-BFGS",
 }
+NORMALIZES = {
+    "mean": "by the mean of its absolute values, as the original DeepDream does",
+    "deviation": "by its standard deviation, as TensorFlow's tutorial does",
+    "none": "by nothing",
+}
+"""How a gradient is divided before plain steps along it."""
 PRESERVE_COLORS = {
     "none": "the style's colors",
     "luminance": "style transfer of luminance only, the content's chroma put back (Gatys et al. 2017)",

@@ -27,8 +27,10 @@ class OptimizerConfig:
     line_search: str = "none"
     preconditioner: str = "fourier"
     beta2: float = 0.0
+    normalize: str = "none"
     projection: str = "clip"
     average: bool = False
+    last: bool = False
     canvas_scale: int = 1
 
 

@@ -25,7 +25,7 @@ from jnst.config.values import parse_layers, parse_mix
 from jnst.errors import InputError
 from jnst.normalizations import NORMALIZATIONS
 
-__all__ = ["StylizeConfig", "check_config", "parse_rate"]
+__all__ = ["StylizeConfig", "check_config", "chosen_layers", "parse_rate"]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -146,11 +146,22 @@ def check_config(config: StylizeConfig, *, count: int) -> None:
         raise InputError(f"--tile={config.tile}: expected auto, 0, or a whole number from 16 to 65535")
     if config.tile not in ("auto", "0") and config.line_search != "none":
         raise InputError(f"--tile={config.tile}: has no line search; expected --line_search=none, or --tile=0")
+    if config.tile not in ("auto", "0") and config.padding == "wrap":
+        raise InputError(f"--tile={config.tile}: has no --padding=wrap; expected --tile=0, or another padding")
     if count < 1:
         raise InputError("--style=: expected at least one style image")
     parse_mix(config.style_mix, count)
     for flag in ("content_layers", "style_layers"):
-        parse_layers(flag, getattr(config, flag))
+        chosen_layers(config, flag)
+
+
+def chosen_layers(config: StylizeConfig, flag: str) -> tuple[tuple[str, ...], tuple[float, ...]]:
+    """Names and weights of `content_layers` or `style_layers`; only of the content there may be none.
+
+    >>> chosen_layers(StylizeConfig(content_layers=""), "content_layers")
+    ((), ())
+    """
+    return parse_layers(flag, getattr(config, flag), may_be_empty=flag == "content_layers")
 
 
 def _is_tile(text):

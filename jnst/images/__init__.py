@@ -6,6 +6,7 @@ In memory a picture is float32 sRGB in [0, 1], `[H, W, 3]`, with its alpha chann
 """
 
 from jnst.images.crops import Crops, find
+from jnst.images.histogram import match_histogram
 from jnst.images.picture import Picture, contact_sheet, fit, resize
 from jnst.images.reading import MOST_PIXELS, is_named_like_a_picture, load, text_of
 from jnst.images.sheet import labelled_sheet
@@ -25,6 +26,7 @@ __all__ = [
     "is_named_like_a_picture",
     "labelled_sheet",
     "load",
+    "match_histogram",
     "resize",
     "save",
     "text_of",

@@ -25,7 +25,7 @@ from jax import lax
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from jnst import compiler, losses, objective
-from jnst.config import ObjectiveSpec
+from jnst.config import ObjectiveSpec, halvings_of
 from jnst.nets import vgg
 from jnst.tiles.tiling import Tiling
 from jnst.types import Features, Image, Params, Statistic, StyleTarget, Sums, Terms, Weights
@@ -100,10 +100,14 @@ def compile_passes(params: Params, tiling: Tiling, spec: ObjectiveSpec, weights:
         spec: Static half of the objective.
         weights: Of the terms, or their shapes.
         mesh: From `make_mesh`.
+
+    Raises:
+        ValueError: the padding is `wrap`, and there is more than one tile: the network's border, where opposite edges
+            meet, belongs to no window.
     """
     place = jax.ShapeDtypeStruct((2, 3), jnp.int32)
     image = jax.ShapeDtypeStruct((*tiling.shape, 3), weights.content.dtype)
-    parts = _Parts(tiling, spec)
+    parts = _parts(tiling, spec)
     found, powers = jax.eval_shape(parts.target, params, image, place)
     sums = jax.eval_shape(parts.sums, params, image, place, found)
     shapes = _map_shapes(params, image, spec)
@@ -129,7 +133,8 @@ def compile_passes(params: Params, tiling: Tiling, spec: ObjectiveSpec, weights:
     programs = {name: compiler.compiled(one) for name, one in lowered.items()}
     calls = -(-tiling.total // mesh.size)
     stored = sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(found)) * (calls - 1)
-    needed = [compiler.bytes_of(program) for program in programs.values()]
+    # Of no content nothing is computed, in no memory at all.
+    needed = [compiler.bytes_of(program) for name, program in programs.items() if found or name != "target"]
     empty = (each(sums), each(image))
     zeros = lambda: jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), empty)  # noqa: E731
     return Passes(
@@ -196,7 +201,7 @@ def style_statistics(
 ) -> dict[str, Statistic]:
     """`objective.style_statistics` of a picture that is too large for it; `tiling` is of the picture's shape."""
     spec = dataclasses.replace(spec, content_layers=())
-    parts = _Parts(tiling, spec)
+    parts = _parts(tiling, spec)
     image = jax.ShapeDtypeStruct(style.shape, style.dtype)
     place = jax.ShapeDtypeStruct((2, 3), jnp.int32)
     empty = _shaped(jax.eval_shape(parts.sums, params, image, place, {}), lead=(mesh.size,))
@@ -210,6 +215,12 @@ def style_statistics(
     shapes = _map_shapes(params, image, spec)
     divide = lambda style: _divided(jax.tree.map(lambda parts: parts.sum(0), style), shapes, spec)  # noqa: E731
     return jax.jit(divide, out_shardings=everywhere(mesh))(sums.style)
+
+
+def _parts(tiling, spec):
+    if spec.padding == "wrap" and tiling.total > 1:
+        raise ValueError("padding='wrap': expected a tiling of one tile")
+    return _Parts(tiling, spec)
 
 
 class _Parts(NamedTuple):
@@ -246,7 +257,7 @@ class _Parts(NamedTuple):
         if not layers:
             return {}
         found = vgg.features(params, window, layers, pooling=self.spec.pooling, padding=self.spec.padding)
-        return {layer: self._own(found[layer], place, 2 ** (int(layer[4]) - 1)) for layer in layers}
+        return {layer: self._own(found[layer], place, 2 ** halvings_of(layer)) for layer in layers}
 
     def _own(self, x, place, stride):
         """The tile's own features; a tile that is smaller than the others is filled up with zeros."""

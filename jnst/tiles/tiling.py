@@ -11,6 +11,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from jnst.config import halvings_of
 from jnst.nets import vgg
 
 __all__ = ["Tiling", "halo_of", "make_tiling", "stride_of"]
@@ -60,14 +61,14 @@ def halo_of(layers: Sequence[str]) -> int:
     for name in reversed(vgg.convolutions(layers)):
         reach += 1
         if name.endswith("_1") and name != "conv1_1":
-            reach *= 2  # the pooling before it
+            reach *= 2  # the pooling before it; one after all of them sees its own cell, which is the tile's
     stride = stride_of(layers)
     return -(-reach // stride) * stride
 
 
 def stride_of(layers: Sequence[str]) -> int:
     """Pixels from one feature of the deepest of `layers` to the next."""
-    return 2 ** (max(int(layer[4]) for layer in layers) - 1)
+    return 2 ** max(map(halvings_of, layers))
 
 
 def make_tiling(shape: tuple[int, int], layers: Sequence[str], tile: int, *, halo: int | None = None) -> Tiling:

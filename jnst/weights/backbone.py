@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from jnst.config import CONVOLUTIONS
+from jnst.config import CONVOLUTIONS, convolution_of
 from jnst.errors import InputError
 
 __all__ = ["CAFFE_MEAN_BGR", "Backbone", "check", "nested", "present"]
@@ -41,7 +41,7 @@ class Backbone:
     def require(self, flag: str, layers: Sequence[str]) -> None:
         """Raises `InputError` where one of `layers` lies deeper than these weights go."""
         for layer in layers:
-            if "conv" + layer[4:] not in self.params:
+            if convolution_of(layer) not in self.params:
                 last = self.convolutions[-1]
                 raise InputError(
                     f"--{flag}: {layer} is not in --weights={self.name}, which ends at {last} (relu{last[4:]})"

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from jnst.config import CONVOLUTIONS
+from jnst.config import CONVOLUTIONS, convolution_of
 from jnst.weights.backbone import CAFFE_MEAN_BGR, Backbone
 
 __all__ = ["random_backbone"]
@@ -36,7 +36,7 @@ def random_backbone(seed: int, layers: Sequence[str] = ()) -> Backbone:
     >>> kernel.shape, bool(abs(kernel.sum((0, 1, 2))).max() < 1e-5)
     ((3, 3, 3, 64), True)
     """
-    depth = 1 + max((CONVOLUTIONS.index("conv" + layer[4:]) for layer in layers), default=len(CONVOLUTIONS) - 1)
+    depth = 1 + max((CONVOLUTIONS.index(convolution_of(layer)) for layer in layers), default=len(CONVOLUTIONS) - 1)
     params: dict[str, object] = {"mean": np.array(CAFFE_MEAN_BGR[::-1], np.float32) / 255}
     digest = hashlib.sha256()
     channels = 3

@@ -12,7 +12,8 @@ from jnst.config import StylizeConfig, check, parse_layers
 from jnst.errors import InputError
 
 PRESETS = sorted((Path(__file__).resolve().parents[2] / "presets").glob("*.flags"))
-PRESETS = [path for path in PRESETS if not path.stem.startswith("distill_")]  # another command's; see test_readme.py
+# The others are other commands'; see test_readme.py.
+PRESETS = [path for path in PRESETS if not path.stem.startswith(("distill_", "deepdream"))]
 
 
 def parsed(*arguments):

@@ -6,6 +6,7 @@ import reference
 
 from jnst import conv, images, ops, weights
 from jnst.config import BLOCKS, PADDINGS, POOLINGS
+from jnst.errors import InputError
 from jnst.nets import vgg
 
 features = jax.jit(vgg.features, static_argnames=("layers", "pooling", "padding"))
@@ -80,6 +81,9 @@ def test_shapes_halve_from_block_to_block_and_odd_sides_floor():
     for layer in layers:
         block = int(layer[4])
         assert found[layer].shape == (*sides[block], widths[block - 1]), layer
+    pools = [f"pool{block}" for block in range(1, 5)]
+    found = jax.eval_shape(lambda x: vgg.features(params, x, pools), jax.ShapeDtypeStruct((35, 64, 3), jnp.float32))
+    assert [found[pool].shape for pool in pools] == [(*sides[block + 1], widths[block - 1]) for block in range(1, 5)]
 
 
 def test_conv_is_before_the_rectifier_and_relu_after_it(tiny, pictures):
@@ -99,14 +103,59 @@ def test_asking_for_one_layer_gives_what_asking_for_many_gives(x64, tiny, pictur
 
 @pytest.mark.parametrize(
     ("layers", "count"),
-    [(["conv1_1"], 1), (["relu2_2"], 4), (["relu4_2", "conv1_2"], 10), (["relu5_4"], 16), (["relu1_1", "relu1_2"], 2)],
+    [(["conv1_1"], 1), (["relu2_2"], 4), (["relu4_2", "conv1_2"], 10), (["relu5_4"], 16), (["relu1_1", "relu1_2"], 2)]
+    + [(["pool4"], 12), (["pool1", "relu1_1"], 2), (["pool1", "conv2_1"], 3), ([], 0)],
 )
 def test_computes_no_deeper_than_asked_and_needs_no_more_weights(tiny, layers, count):
-    params = _up_to(tiny, max(layers, key=lambda layer: layer[4:]))
+    params = {name: tiny[name] for name in ("mean", *vgg.convolutions(layers))}
     assert len(params) == count + 1
     image = jax.ShapeDtypeStruct((16, 16, 3), jnp.float32)
     jaxpr = jax.make_jaxpr(lambda params, x: vgg.features(params, x, layers))(params, image)
     assert str(jaxpr).count("= conv_general_dilated[") == count
+
+
+@pytest.mark.parametrize(
+    ("layers", "count"),
+    [(["relu1_2"], 0), (["pool1"], 1), (["conv2_1"], 1), (["pool4", "pool1"], 4), (["relu5_4"], 4)],
+)
+def test_pools_no_more_than_asked(tiny, monkeypatch, layers, count):
+    calls, pool = [], ops.pool
+    monkeypatch.setattr(ops, "pool", lambda *args: calls.append(args) or pool(*args))
+    jax.eval_shape(lambda x: vgg.features(tiny, x, layers), jax.ShapeDtypeStruct((16, 16, 3), jnp.float32))
+    assert len(calls) == count
+
+
+@pytest.mark.parametrize("pooling", ["l2", *(pytest.param(kind, marks=pytest.mark.slow) for kind in ("max", "avg"))])
+def test_a_pool_layer_is_the_pooled_block(x64, tiny, pooling):
+    image = reference.smooth_picture(11, 13, seed=3)
+    layers = ("pool2", "relu2_2", "pool1")
+    ours = features(_float64(_up_to(tiny, "pool2")), _float64(image), layers, pooling=pooling)
+    blocks = reference.features(tiny, image, ["relu1_2", "relu2_2"], pooling, "zeros")
+    assert list(ours) == sorted(layers)
+    for layer, expected in [
+        ("relu2_2", blocks["relu2_2"]),
+        *((f"pool{block}", reference.pool(blocks[f"relu{block}_2"], pooling)) for block in (1, 2)),
+    ]:
+        np.testing.assert_allclose(ours[layer], expected, rtol=1e-11, atol=1e-12, err_msg=layer)
+
+
+def test_a_pool_layer_is_what_the_next_block_s_first_convolution_reads(x64, tiny):
+    found = features(
+        _float64(_up_to(tiny, "conv2_1")), _float64(reference.smooth_picture(8, 6, 3)), ("pool1", "conv2_1")
+    )
+    kernel, bias = (np.asarray(tiny["conv2_1"][part], np.float64) for part in ("kernel", "bias"))
+    expected = reference.conv3x3(np.asarray(found["pool1"]), kernel, bias, "zeros")
+    np.testing.assert_allclose(found["conv2_1"], expected, rtol=1e-11, atol=1e-12)
+
+
+def test_random_filters_and_files_know_which_convolutions_a_pool_layer_needs():
+    backbone = weights.random_backbone(0, ["pool1"])
+    assert backbone.convolutions == ("conv1_1", "conv1_2")
+    backbone.require("style_layers", ["pool1", "relu1_2"])
+    with pytest.raises(
+        InputError, match=r"^--style_layers: pool2 is not in --weights=random:0, which ends at conv1_2 "
+    ):
+        backbone.require("style_layers", ["pool1", "pool2"])
 
 
 def test_missing_weights_are_named(tiny):
@@ -198,6 +247,90 @@ def test_min_size_is_exact(tiny, layers, padding):
 def test_min_size_looks_at_the_deepest_layer():
     assert vgg.min_size(["relu5_1", "relu1_1"]) == 16
     assert vgg.min_size(["relu1_1", "conv5_4"], "reflect") == 32
+
+
+@pytest.mark.parametrize("padding", ["zeros", "reflect", "wrap"])
+@pytest.mark.parametrize("block", [1, 2, 3, 4])
+def test_min_size_of_a_pool_layer_leaves_one_cell(tiny, block, padding):
+    layer, least = f"pool{block}", 2**block
+    assert vgg.min_size([layer], padding) == vgg.min_size([layer, f"relu{block}_1"], padding) == least
+
+    def shape(side):
+        image = jax.ShapeDtypeStruct((side, side, 3), jnp.float32)
+        return jax.eval_shape(lambda x: vgg.features(tiny, x, [layer], padding=padding)[layer], image).shape[:2]
+
+    assert shape(least) == (1, 1)
+    assert shape(least - 1 or 1) == (0, 0)
+
+
+def test_min_size_of_a_reflected_map_beside_a_pool_layer():
+    assert vgg.min_size(["pool4", "conv5_1"], "reflect") == 32
+    assert vgg.min_size(["pool4", "conv5_1"]) == 16
+
+
+# ---- A torus
+
+
+@pytest.mark.parametrize("layer", ["relu1_1", "pool1", pytest.param("relu2_1", marks=pytest.mark.slow)])
+def test_wrapped_features_are_those_amid_copies_of_the_picture(x64, tiny, layer):
+    # In one copy's middle nothing is seen of the border around nine, nor of another copy beyond those beside it.
+    image = reference.smooth_picture(8, 12, seed=3)
+    ours = features(_float64(_up_to(tiny, layer)), _float64(image), (layer,), pooling="avg", padding="wrap")[layer]
+    whole = np.tile(image, (3, 3, 1))
+    base = "relu1_2" if layer == "pool1" else layer
+    expected = reference.features(tiny, whole, [base], "avg", "zeros")[base]
+    expected = reference.pool(expected, "avg") if layer == "pool1" else expected
+    height, width = ours.shape[:2]
+    expected = expected[height : 2 * height, width : 2 * width]
+    np.testing.assert_allclose(ours, expected, rtol=1e-11, atol=1e-12)
+
+
+def _rolls(params, rng, pooling, layers):
+    """Features and gradient of a picture and of the rolled one, each rolled likewise: pairs that are to be equal."""
+    image, shifts = _float64(reference.smooth_picture(16, 8, seed=3)), (12, 4)  # multiples of the deepest stride
+    stride = {"relu1_1": 1, "pool1": 2, "conv2_2": 2, "pool2": 4, "relu3_1": 4}.get
+    roll = lambda x, by: jnp.roll(x, (shifts[0] // by, shifts[1] // by), (0, 1))  # noqa: E731
+    run = lambda image: vgg.features(params, image, layers, pooling=pooling, padding="wrap")  # noqa: E731
+    shapes = jax.eval_shape(run, image)
+    changes = {layer: jnp.asarray(rng.standard_normal(shapes[layer].shape)) for layer in layers}
+
+    @jax.jit
+    def both(image, changes):
+        found, pull = jax.vjp(run, image)
+        return found, pull(changes)[0]
+
+    (found, gradient), (rolled, rolled_gradient) = (
+        both(image, changes),
+        both(roll(image, 1), {layer: roll(change, stride(layer)) for layer, change in changes.items()}),
+    )
+    yield roll(gradient, 1), rolled_gradient
+    for layer in layers:
+        yield roll(found[layer], stride(layer)), rolled[layer]
+
+
+@pytest.mark.parametrize(
+    ("pooling", "count"),
+    [("avg", 2), *(pytest.param(kind, 5, marks=pytest.mark.slow) for kind in POOLINGS)],
+)
+def test_a_rolled_picture_has_the_rolled_features_and_gradient(x64, tiny, rng, pooling, count):
+    layers = ("relu1_1", "pool1", "conv2_2", "pool2", "relu3_1")[:count]
+    for expected, ours in _rolls(_float64(_up_to(tiny, layers[-1])), rng, pooling, layers):
+        np.testing.assert_allclose(ours, expected, rtol=0, atol=1e-12 * np.abs(expected).max())
+
+
+@pytest.mark.slow
+def test_by_winograd_too_a_rolled_picture_has_the_rolled_features_and_gradient(x64, narrow, tiny, rng):
+    params = vgg.prepare(_float64(_up_to(tiny, "relu3_1")), "cpu")
+    assert "winograd" in params["conv3_1"]
+    for expected, ours in _rolls(params, rng, "avg", ("relu1_1", "pool1", "relu3_1")):
+        np.testing.assert_allclose(ours, expected, rtol=0, atol=1e-11 * np.abs(expected).max())
+
+
+def test_padding_by_zeros_is_no_torus(x64, tiny):
+    """Else the tests above could not fail."""
+    params, image = _float64(_up_to(tiny, "relu1_1")), _float64(reference.smooth_picture(4, 6, seed=3))
+    one, other = (features(params, each, ("relu1_1",))["relu1_1"] for each in (image, jnp.roll(image, 2, 0)))
+    assert np.abs(jnp.roll(one, 2, 0) - other).max() > 0.01
 
 
 @pytest.fixture(scope="module")

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import reference
 
-from jnst import grid, objective
+from jnst import grid, loop, objective
 from jnst.config import StylizeConfig
 from jnst.tasks import stylize as task
 from jnst.tasks.stylize import many
@@ -211,8 +211,8 @@ def test_padding_lanes_change_nothing(x64, params, run):
 def test_the_loop_of_an_accelerator_gives_the_same(x64, params, run, monkeypatch):
     runs = [run(style_weight=weight, print_every=4, precision="float64", **ADAM) for weight in (1.0, 100.0)]
     plain = _Batch(runs, params, 2).all()
-    monkeypatch.setattr(task.loop, "platform", lambda: "gpu")
-    monkeypatch.setattr(task.loop, "ON_DEVICE", 3)
+    monkeypatch.setattr(loop, "platform", lambda: "gpu")
+    monkeypatch.setattr(loop, "ON_DEVICE", 3)
     seen = []
     looped = _Batch(runs, params, 2)
     assert looped.program.loops
@@ -229,8 +229,8 @@ def test_a_run_that_diverges_ends_alone(params, run, monkeypatch):
     runs = [run(learning_rate=rate, **wild) for rate in (0.01, 1e12, 0.02)]
     for loops in (False, True):
         if loops:
-            monkeypatch.setattr(task.loop, "platform", lambda: "gpu")
-            monkeypatch.setattr(task.loop, "ON_DEVICE", 4)
+            monkeypatch.setattr(loop, "platform", lambda: "gpu")
+            monkeypatch.setattr(loop, "ON_DEVICE", 4)
         found = _Batch(runs, params, 3).all()
         alone = _alone(runs[1], params)
         assert [found[place][0].stopped for place in range(3)] == ["", "diverged", ""]

@@ -4,9 +4,11 @@ import numpy as np
 import pytest
 import reference
 
-from jnst import objective, ops
+from jnst import loop, objective, ops
 from jnst.config import PRESERVE_COLORS, StylizeConfig
+from jnst.errors import InputError
 from jnst.tasks import stylize as task
+from jnst.tasks.stylize import stage
 from jnst.types import Weights
 
 KEY = jax.random.key(0)
@@ -208,8 +210,8 @@ def test_the_first_term_that_is_not_finite_is_named(params, pictures, terms, nam
 def test_the_chunks_of_an_accelerator_give_the_same_run(run, monkeypatch):
     config = _config(steps=8, print_every=4, save_every=6)
     plain, seen = run(config), []
-    monkeypatch.setattr(task.loop, "platform", lambda: "gpu")
-    monkeypatch.setattr(task.loop, "ON_DEVICE", 3)
+    monkeypatch.setattr(loop, "platform", lambda: "gpu")
+    monkeypatch.setattr(loop, "ON_DEVICE", 3)
     chunked = run(config, callback=lambda record: seen.append(record.step))
     assert seen == [0, 3, 4, 6, 8]  # each row, each saved step, and never more than three steps unseen
     assert [row["step"] for row in chunked.trace] == [row["step"] for row in plain.trace]
@@ -221,8 +223,8 @@ def test_the_chunks_of_an_accelerator_give_the_same_run(run, monkeypatch):
 
 @pytest.mark.slow
 def test_divergence_within_an_accelerator_s_chunk_is_found_at_its_step(run, monkeypatch):
-    monkeypatch.setattr(task.loop, "platform", lambda: "gpu")
-    monkeypatch.setattr(task.loop, "ON_DEVICE", 3)
+    monkeypatch.setattr(loop, "platform", lambda: "gpu")
+    monkeypatch.setattr(loop, "ON_DEVICE", 3)
     result = run(_config(projection="none", learning_rate=1e12, print_every=0, steps=8))
     assert (result.stopped, result.bad_step, result.bad_term, result.best_step) == ("diverged", 1, "style", 0)
 
@@ -390,3 +392,63 @@ def test_footprint_is_known_before_a_step(params, pictures):
     small, large = footprint(16), footprint(5000)
     assert small > 4 * 16 * 16 * 3 * 5  # canvas, gradient, best canvas and Adam's two
     assert large > 4 * 5000 * 5000 * 3 * 5
+
+
+# ---- No content, layers after a pooling, a torus
+
+
+def test_without_content_layers_the_total_is_style_and_variation(run, params, pictures):
+    config = _config(content_layers="", style_layers="pool1,relu1_1", init="noise")
+    result = run(config)
+    assert [row["content"] for row in result.trace] == [0, 0, 0, 0]
+    assert all(row["total"] == row["style"] + row["tv"] for row in result.trace)
+    assert 0 < result.trace[-1]["total"] < 0.5 * result.trace[0]["total"]
+    other = task.stylize(KEY, params, pictures[0][::-1] * 0.5, [pictures[1]], config)
+    _same(result, other)  # of the content there is its size
+
+
+@pytest.mark.slow
+def test_without_content_layers_tiles_give_the_whole_run(x64, params):
+    pictures = [reference.smooth_picture(45, 38, seed=seed) for seed in (1, 2)]
+    found = []
+    for tile in ("0", "16"):
+        config = _config(
+            steps=3, print_every=1, content_layers="", style_layers="pool1,relu2_1", tile=tile, precision="float64"
+        )
+        prepared = task.prepare(KEY, params, pictures[0], pictures[1:], config)
+        assert prepared.stage.plan.tile == int(tile)
+        found.append(task.run(prepared))
+    assert all(row["total"] == row["style"] + row["tv"] for row in found[1].trace)
+    np.testing.assert_allclose(found[1].image, found[0].image, atol=1e-7)  # float32 from float64
+    for one, other in zip(*(result.trace for result in found), strict=True):
+        np.testing.assert_allclose(list(one.values()), list(other.values()), rtol=1e-9, atol=1e-20)
+
+
+def test_layers_in_another_order_are_one_program():
+    specs = {
+        task.objective_spec(_config(style_layers=layers), "zeros").style_layers
+        for layers in ("pool1,conv2_1,relu1_2", "conv2_1,relu1_2,pool1")
+    }
+    assert specs == {("relu1_2", "pool1", "conv2_1")}
+
+
+def test_a_torus_is_never_cut(params, monkeypatch):
+    monkeypatch.setattr(stage, "AUTO_TILES", (32, 16))  # which the picture would be cut into
+    picture = reference.smooth_picture(45, 38, seed=1)
+    prepare = lambda **options: task.prepare(  # noqa: E731
+        KEY, params, picture, [picture[::-1]], _config(tile=options.pop("tile")), padding="wrap", **options
+    )
+    assert prepare(tile="auto", room=10**12).stage.plan.tile == 0
+    with pytest.raises(InputError, match="^--tile=16: has no --padding=wrap; expected --tile=0, or another padding$"):
+        prepare(tile="16")
+    with pytest.raises(InputError, match="^--size: 38x45 pixels need .* free; expected a smaller --size$"):
+        prepare(tile="auto", room=1000)
+    with pytest.raises(InputError, match="expected a smaller --size$"):
+        prepare(tile="0", room=1000)
+
+
+@pytest.mark.slow
+def test_on_a_torus_the_rolled_picture_becomes_the_rolled_one(x64, params, pictures):
+    config = _config(steps=3, tv_weight=0.0, precision="float64", preconditioner="none")
+    run = lambda content: task.stylize(KEY, params, content, [pictures[1]], config, padding="wrap").image  # noqa: E731
+    np.testing.assert_allclose(run(np.roll(pictures[0], (6, 2), (0, 1))), np.roll(run(pictures[0]), (6, 2), (0, 1)))

@@ -44,10 +44,12 @@ def make(shape, spec, widths=(4, 5, 6, 7, 8)):
 
 
 def balanced(problem):
-    """The same with weights under which each term pulls at the image alike, so that none hides behind another."""
+    """The same with weights under which each term that there is pulls at the image alike, so that none hides behind
+    another."""
     zeros = dict.fromkeys(("content", "style", "tv"), jnp.zeros_like(problem.weights.tv))
     alone = lambda name: problem.weights._replace(**zeros | {name: zeros[name] + 1})  # noqa: E731
-    pulls = {name: whole(problem._replace(weights=alone(name))).gradient for name in zeros}
+    there = [name for name in zeros if name != "content" or problem.spec.content_layers]
+    pulls = {name: whole(problem._replace(weights=alone(name))).gradient for name in there}
     return problem._replace(
         weights=problem.weights._replace(**{name: 1 / jnp.linalg.norm(pull) for name, pull in pulls.items()})
     )
@@ -108,10 +110,10 @@ def in_tiles(programs, problem, styles, *, tick=None):
 
 
 def distance(ours, expected):
-    """The largest difference, over the largest number: one wrong pixel shows."""
+    """The largest difference, over the largest number, if that is not 0: one wrong pixel shows."""
     ours, expected = np.asarray(ours, np.float64), np.asarray(expected, np.float64)
     assert ours.shape == expected.shape
-    return np.abs(ours - expected).max() / np.abs(expected).max()
+    return np.abs(ours - expected).max() / (np.abs(expected).max() or 1)
 
 
 def assert_equal(ours, expected, error):

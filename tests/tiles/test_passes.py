@@ -11,6 +11,7 @@ from jnst import conv, objective, tiles
 from jnst.config import ObjectiveSpec, choices
 from jnst.nets import vgg
 from jnst.normalizations import NORMALIZATIONS
+from jnst.types import Weights
 from tiles.problem import (
     SHALLOW,
     STYLE_LAYERS,
@@ -47,9 +48,12 @@ CASES = {
     "distances": ((512, 512), 128, _spec("avg", "wasserstein", "zeros", "relative", "l1")),
     "all else": ((512, 512), 128, _spec("max", "wasserstein", "replicate_first", "style_transfer_pytorch", "l2_nine")),
     "odd": ((301, 277), 64, _spec("l2", "gram", "reflect", "gatys", "l2", UNLIKE)),
+    "pools": ((43, 38), 8, _spec("avg", "gram", "replicate", "relative", "l2", ("pool1",), ("pool2", "relu1_1"))),
+    "deepest pool": ((301, 209), 32, _spec("max", "gram", "zeros", "gatys", "l2", ("pool4",), ("pool2", "relu4_2"))),
+    "no content": ((37, 29), 8, _spec("l2", "gram", "zeros", "relative", "l2", (), ("relu1_1", "pool1"))),
     "narrow": ((97, 419), 48, _spec("max", "gram", "replicate", "course", "l1", ("conv1_2", "relu5_1"), UNLIKE)),
 }
-FAST = ("quick",)
+FAST = ("quick", "no content")
 every_case = pytest.mark.parametrize(
     "case", [pytest.param(name, marks=[] if name in FAST else [pytest.mark.slow]) for name in CASES]
 )
@@ -58,7 +62,7 @@ every_case = pytest.mark.parametrize(
 def test_the_cases_reach_every_choice():
     specs = [spec for _, _, spec in CASES.values()]
     assert {spec.pooling for spec in specs} == set(choices.POOLINGS)
-    assert {spec.padding for spec in specs} == set(choices.BORDERS)
+    assert {spec.padding for spec in specs} == set(choices.BORDERS) - {"wrap"}
     assert {spec.style_loss for spec in specs} == set(choices.STYLE_LOSSES)
     assert {spec.tv for spec in specs} == set(choices.TOTAL_VARIATIONS)
     assert {spec.normalization for spec in specs} == set(NORMALIZATIONS)
@@ -73,11 +77,31 @@ def test_terms_and_gradient_are_the_whole_images(x64, case):
     assert_equal(in_tiles(programs, problem, expected.styles), expected, 1e-13)
 
 
+def test_without_content_memory_is_known_too(x64):
+    shape, tile, spec = CASES["no content"]
+    problem = make(shape, spec)
+    assert passes(problem, tile).bytes > 8 * problem.image.size
+
+
+def test_a_torus_is_not_cut(tiny):
+    spec, style = dataclasses.replace(SHALLOW, padding="wrap"), jnp.zeros((64, 48, 3))
+    tiling, mesh = tiles.make_tiling(style.shape[:2], ["relu3_1"], 32), tiles.make_mesh(jax.devices()[:1])
+    weights = Weights(*(jnp.ones(()) for _ in range(3)), jnp.ones(1), jnp.ones(3))
+    for build in (
+        lambda: tiles.compile_passes(tiny, tiling, spec, weights, mesh=mesh),
+        lambda: tiles.style_statistics(tiny, style, tiling, spec, mesh=mesh),
+    ):
+        with pytest.raises(ValueError, match="padding='wrap': expected a tiling of one tile"):
+            build()
+
+
 @pytest.mark.parametrize(
     ("layer", "shape", "tile"),
     [
         ("relu1_2", (14, 11), 4),
+        pytest.param("pool1", (23, 18), 6, marks=pytest.mark.slow),
         pytest.param("relu2_1", (23, 18), 6, marks=pytest.mark.slow),
+        pytest.param("pool2", (61, 41), 16, marks=pytest.mark.slow),
         pytest.param("relu3_1", (61, 41), 16, marks=pytest.mark.slow),
         pytest.param("conv4_2", (150, 16), 24, marks=pytest.mark.slow),
         pytest.param("relu5_1", (220, 32), 16, marks=pytest.mark.slow),

@@ -21,11 +21,15 @@ def _reach(layer):
     """
     params = {name: {"kernel": np.ones((3, 3, 1, 1)), "bias": 0} for name in reference.LAYERS} | {"mean": np.zeros(1)}
     stride = stride_of([layer])
-    found = []
+    found, base = (
+        [],
+        layer if layer[:4] != "pool" else {"pool1": "relu1_2", "pool2": "relu2_2", "pool4": "relu4_4"}[layer],
+    )
     for place in range(10 * stride, 11 * stride):
         image = np.zeros((stride, 21 * stride, 1))
         image[:, place] = 1
-        lit = reference.features(params, image, [layer], "avg", "zeros")[layer].any((0, 2))
+        lit = reference.features(params, image, [base], "avg", "zeros")[base]
+        lit = (lit if base == layer else reference.pool(lit, "avg")).any((0, 2))
         assert not lit[0]
         assert not lit[-1]
         first, last = np.flatnonzero(lit)[[0, -1]]
@@ -33,7 +37,7 @@ def _reach(layer):
     return max(found)
 
 
-@pytest.mark.parametrize("layer", DEEPEST)
+@pytest.mark.parametrize("layer", [*DEEPEST, "pool1", "pool2", "pool4"])
 def test_the_halo_is_what_a_feature_sees_and_less_than_a_stride_more(layer):
     halo, stride = halo_of([layer]), stride_of([layer])
     assert halo % stride == 0
@@ -43,6 +47,8 @@ def test_the_halo_is_what_a_feature_sees_and_less_than_a_stride_more(layer):
 def test_the_deepest_layer_says_how_far():
     assert halo_of(["relu5_1"]) == halo_of(["conv5_1", "relu1_1"]) == halo_of(["relu3_4", "relu5_1", "conv4_2"]) == 80
     assert stride_of(["relu5_1"]) == stride_of(["relu3_4", "conv5_3", "conv1_1"]) == 16
+    assert halo_of(["pool2", "relu2_2"]) == halo_of(["pool2"]) == 8
+    assert stride_of(["pool2", "relu2_2"]) == stride_of(["relu3_1"]) == 4
 
 
 class Side(NamedTuple):

@@ -16,8 +16,9 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from jnst import grid, objective
 from jnst.config import StylizeConfig, parse_mix
+from jnst.loop import Record, Result, first_bad, is_row, most_steps, next_stop, row
 from jnst.tasks.stylize import parts
-from jnst.tasks.stylize.loop import Record, Result, first_bad, is_row, most_steps, next_stop, row
+from jnst.tasks.stylize.one import TERMS as SUMMANDS
 from jnst.types import Image, Params, Snapshot, StyleTarget, Targets, Weights
 
 __all__ = [
@@ -34,7 +35,7 @@ __all__ = [
     "table_sizes",
 ]
 
-TERMS = ("total", "content", "style", "tv")
+TERMS = ("total", *SUMMANDS)
 
 
 class Run(NamedTuple):
@@ -276,13 +277,13 @@ def drive(
                 continue
             values = {name: float(value[place]) for name, value in terms.items()}
             if is_row(done[place], batch.runs[place].config):
-                traces[place].append(row(done[place], values))
+                traces[place].append(row(done[place], values, SUMMANDS))
             records[place] = _record(batch, lanes, place, done[place], values, traces[place])
         kept = lambda place, lanes=lanes: _kept(lanes, place, traces[place], seconds[place])  # noqa: E731
         stop = callback is not None and callback(records, kept)
         for place in open_runs:
             if bad[place] >= 0:
-                named = first_bad({name: float(value[place]) for name, value in bad_terms.items()})
+                named = first_bad({name: float(value[place]) for name, value in bad_terms.items()}, SUMMANDS)
                 keep(place, *_ended(batch, lanes, place, traces[place], named), seconds[place])
             elif done[place] == limits[place]:
                 keep(place, *_ended(batch, lanes, place, traces[place], ""), seconds[place])

@@ -1,47 +1,22 @@
-"""One run: `prepare` compiles its first scale and computes targets; `run` drives it; `stylize` is both."""
+"""One run: `prepare` compiles its first scale and computes targets; `stylize` also drives it."""
 
 import functools
-from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from collections.abc import Sequence
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
 from jnst import ops, optimize
 from jnst.config import StylizeConfig
+from jnst.loop import Callback, Prepared, Result, restore, run
 from jnst.tasks.stylize import parts
-from jnst.tasks.stylize.loop import Callback, Record, Result, first_bad, is_row, next_stop, row
-from jnst.tasks.stylize.stage import Level, Plan, Stage, make_stage
+from jnst.tasks.stylize.stage import Level, Plan, make_stage
 from jnst.types import Image, Params, Snapshot
 
-__all__ = ["Prepared", "footprint", "prepare", "restore", "run", "stylize"]
+__all__ = ["TERMS", "footprint", "prepare", "stylize"]
 
-
-class Prepared(NamedTuple):
-    """A run that has not begun: its first scale is compiled. It serves once."""
-
-    stage: Stage
-    number: int
-    """Of the scale that it begins with, from 0."""
-    levels: tuple[Level, ...]
-    make: Callable[[int], Stage]
-    """Any other scale."""
-    begin: Callable[[], optimize.OptimState]
-    finish: Callable[[Image], Image]
-    config: StylizeConfig
-    trace: list[dict[str, float]]
-    """Rows of the steps made before."""
-
-    @property
-    def done(self) -> int:
-        """Steps of the scales before the first one here."""
-        return sum(level.steps for level in self.levels[: self.number])
-
-    @property
-    def steps(self) -> int:
-        """Of all scales."""
-        return sum(level.steps for level in self.levels)
+TERMS = ("content", "style", "tv")
+"""What the total is the sum of."""
 
 
 def stylize(
@@ -129,15 +104,24 @@ def prepare(
         raise ValueError("a snapshot of a run with more scales")
     stage = make(number, Plan(*snapshot.plan) if snapshot and snapshot.plan else None)
     original = jnp.asarray(content, dtype)
+
+    def finish(canvas):
+        image = jnp.asarray(canvas) / config.canvas_scale
+        return parts.finish(ops.resize(image, original.shape[:2], "cubic"), original, config)
+
     prepared = Prepared(
         stage=stage,
         number=number,
-        levels=levels,
+        counts=tuple(level.steps for level in levels),
+        sizes=tuple(level.content.shape[:2] for level in levels),
         make=make,
         begin=stage.begin,
-        finish=lambda image: parts.finish(ops.resize(image, original.shape[:2], "cubic"), original, config),
+        finish=finish,
         config=config,
+        summands=TERMS,
         trace=[],
+        keeps="average" if config.average_decay else "best",
+        carry=functools.partial(optimize.carried, config=parts.optimizer_config(config)),
     )
     return restore(prepared, snapshot) if snapshot else prepared
 
@@ -149,127 +133,7 @@ def _colored(level, config, dtype):
     return level._replace(content=content, styles=styles)
 
 
-def restore(prepared: Prepared, snapshot: Snapshot) -> Prepared:
-    """The prepared run as it stood when the snapshot was taken: `run` goes on from there to the same bytes.
-
-    Raises:
-        ValueError: the snapshot is of another run, or of another scale: its arrays have other shapes or types.
-    """
-    leaves, structure = jax.tree.flatten(prepared.stage.like)
-    found = snapshot.leaves
-    if len(leaves) != len(found) or snapshot.scale != prepared.number:
-        raise ValueError("a snapshot of a run with other parts")
-    for leaf, array in zip(leaves, found, strict=True):
-        if (leaf.shape, leaf.dtype) != (array.shape, array.dtype):
-            raise ValueError("a snapshot of a run with other shapes")
-
-    def begin():
-        # Copies: the state is donated, and a CPU would take the host's arrays as they are.
-        placed = (
-            jax.device_put(array, leaf.sharding, may_alias=False) for leaf, array in zip(leaves, found, strict=True)
-        )
-        return structure.unflatten(placed)
-
-    rows = list(snapshot.trace)
-    if rows and len(prepared.levels) == 1 and not is_row(rows[-1]["step"], prepared.config):
-        rows.pop()  # it was the last step of a run that now goes on
-    return prepared._replace(begin=begin, trace=rows)
-
-
 def footprint(*arguments: object, **more: object) -> tuple[int, str]:
     """Bytes that a run's largest scale needs, and what there is to say of it. Arguments as of `prepare`."""
     stage = prepare(*arguments, **{**more, "smaller": ()}).stage
     return stage.bytes, stage.note
-
-
-def run(
-    prepared: Prepared,
-    *,
-    callback: Callback | None = None,
-    tick: Callable[[float], None] | None = None,
-    say: Callable[[str], None] | None = None,
-) -> Result:
-    """Drives a prepared run to its last step, or to where the callback or a loss that is not finite stops it.
-
-    Args:
-        prepared: From `prepare`.
-        callback: Called after step 0 and between chunks.
-        tick: Called within steps that go tile by tile, with the share of all work that is done.
-        say: Told how a later scale is computed, where there is something to tell.
-    """
-    config, trace, levels = prepared.config, list(prepared.trace), prepared.levels
-    share = functools.partial(_share, [level.steps * level.content[..., 0].size for level in levels])
-    stage, begin = prepared.stage, prepared.begin
-    state, before, stopped, bad_term, done = begin(), prepared.done, "", "", 0
-    for number in range(prepared.number, len(levels)):
-        if number > prepared.number:
-            # What the scale before leaves makes room for this one.
-            state, stage = optimize.carried(state, parts.optimizer_config(config)), None
-            stage = prepared.make(number)
-            for line in stage.note.splitlines() if say else ():
-                say(line)
-            state = stage.grow(state)
-        size = levels[number].content.shape[:2]
-        ends = before + stage.steps
-        place = {"size": max(size)} if len(levels) > 1 else {}
-        local = int(state.step)  # -1: not even the start is evaluated
-        while local < stage.steps and not stopped:
-            within = tick and functools.partial(_tick, tick, share, number, local, stage.steps)
-            stop = before if local < 0 else next_stop(before + local, config, last=ends)
-            state, terms = stage.advance(state, min(stage.chunk, stop - before - local), within)
-            terms = {name: float(value) for name, value in jax.device_get(terms).items()}
-            local = int(state.step)
-            done = before + local
-            bad_term = first_bad(terms)
-            if bad_term:
-                stopped = "diverged"
-                break
-            wanted = local in (0, stage.steps) or is_row(done, config, first=before, last=ends)
-            if wanted:
-                trace.append({**row(done, terms), **place})
-            image = lambda canvas=state.canvas: _fetch(prepared, canvas)  # noqa: E731
-            snapshot = lambda state=state, stage=stage, number=number: Snapshot(  # noqa: E731
-                _leaves(state), list(trace), number, tuple(stage.plan)
-            )
-            record = Record(
-                done, prepared.steps, terms, image, snapshot, size, share(number, (local + 1) / (stage.steps + 1))
-            )
-            if callback is not None and callback(record):
-                stopped = "interrupted" if done < prepared.steps else ""
-            del record, image, snapshot  # they hold the state
-            if stopped and not wanted:
-                trace.append({**row(done, terms), **place})
-        before = ends
-        if stopped:
-            break
-    best_step = int(state.best_step)
-    averaged = config.average_decay > 0 and stopped != "diverged"
-    canvas = stage.outcome(state) if averaged else state.best_canvas
-    return Result(
-        # Of a scale that fails at once there is what the one before left.
-        image=None if best_step < 0 and number == 0 else _fetch(prepared, canvas),
-        best_step=done if averaged else before - stage.steps + max(best_step, 0 if number else -1),
-        trace=trace,
-        stopped=stopped,
-        bad_step=done if stopped == "diverged" else -1,
-        bad_term=bad_term,
-    )
-
-
-def _share(work, number, part):
-    """Of all work, where so much of a scale is done."""
-    return (sum(work[:number]) + work[number] * part) / sum(work)
-
-
-def _tick(tick, share, number, local, steps, part):
-    tick(share(number, (local + 1 + part) / (steps + 1)))  # a scale has one evaluation more than steps
-
-
-def _fetch(prepared, canvas):
-    image = jnp.asarray(jax.device_get(canvas)) / prepared.config.canvas_scale
-    return np.asarray(prepared.finish(image), np.float32)
-
-
-def _leaves(state):
-    """On a CPU views of the state itself, for it may be larger than what else is free."""
-    return [np.asarray(leaf) for leaf in jax.tree.leaves(state)]

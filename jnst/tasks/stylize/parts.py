@@ -9,17 +9,18 @@ from collections.abc import Sequence
 import jax
 import jax.numpy as jnp
 
-from jnst import compiler, objective, ops
+from jnst import objective, ops
 from jnst.config import (
-    CONVOLUTIONS,
     HAVE_BETA2,
+    LAYERS,
     ObjectiveSpec,
     OptimizerConfig,
     StylizeConfig,
-    parse_layers,
+    chosen_layers,
     parse_rate,
 )
-from jnst.nets import vgg
+from jnst.network import network as _network
+from jnst.network import prepared
 from jnst.types import Image, Params, Rates, Statistic, Weights
 
 __all__ = [
@@ -62,8 +63,8 @@ def optimizer_config(config: StylizeConfig) -> OptimizerConfig:
 
 def _layers(config, flag):
     """Names and weights by depth: in whatever order they are given, the same layers are one program."""
-    pairs = zip(*parse_layers(flag, getattr(config, flag)), strict=True)
-    return sorted(pairs, key=lambda pair: (CONVOLUTIONS.index("conv" + pair[0][4:]), pair[0]))
+    pairs = zip(*chosen_layers(config, flag), strict=True)
+    return sorted(pairs, key=lambda pair: LAYERS.index(pair[0]))
 
 
 def dtype_of(config: StylizeConfig) -> jnp.dtype:
@@ -101,57 +102,19 @@ def style_statistics(params: Params, style: Image, spec: ObjectiveSpec) -> dict[
     return objective.style_statistics(params, style, spec)
 
 
-_LARGEST = 512
-"""Pixels on the longest side of the pictures that random filters are scaled on: variances need no more, memory may
-not have more."""
-
-
-def _at_most(image, longest):
-    height, width, _ = image.shape
-    scale = longest / max(height, width)
-    if scale >= 1:
-        return image
-    return jax.image.resize(image, (max(1, round(height * scale)), max(1, round(width * scale)), 3), "linear")
-
-
-@functools.partial(jax.jit, static_argnames=("layers", "pooling", "padding"))
-def _standardize(params, images, layers, pooling, padding):
-    images = [_at_most(image, _LARGEST) for image in images]
-    return vgg.standardize(params, images, layers, pooling=pooling, padding=padding)
-
-
 def network(
     params: Params, content: Image, styles: Sequence[Image], spec: ObjectiveSpec, *, precision: str, standardize: bool
 ) -> Params:
-    """The layers that are needed, on the device, in the precision asked for.
-
-    Args:
-        params: Backbone.
-        content: As the network shall see it, in the canvas's type.
-        styles: Likewise; both pictures count only where `standardize` is true.
-        spec: Says which layers.
-        precision: One of `config.PRECISIONS`.
-        standardize: Scale the layers to unit variance on these pictures (random filters).
-    """
-    layers = spec.content_layers + spec.style_layers
-    needed = {name: params[name] for name in ("mean", *vgg.convolutions(layers))}
-    needed = jax.tree.map(lambda leaf: jnp.asarray(leaf, content.dtype), needed)
-    if standardize:
-        needed = _standardize(needed, [content, *styles], layers, spec.pooling, spec.padding)
-    if precision == "bfloat16":
-        kernels = {name: needed[name] for name in needed if name != "mean"}
-        needed = {"mean": needed["mean"], **jax.tree.map(lambda leaf: leaf.astype(jnp.bfloat16), kernels)}
-    return needed
-
-
-def prepared(params: Params) -> Params:
-    """The network that steps are made with: `vgg.prepare` for the device. It serves many steps, not a single pass."""
-    return _prepare(params, compiler.platform())
-
-
-@functools.partial(jax.jit, static_argnames=("platform",))
-def _prepare(params, platform):
-    return vgg.prepare(params, platform)
+    """`jnst.network.network` for an objective; of the pictures, as they shall be seen."""
+    return _network(
+        params,
+        [content, *styles],
+        spec.content_layers + spec.style_layers,
+        pooling=spec.pooling,
+        padding=spec.padding,
+        precision=precision,
+        standardize=standardize,
+    )
 
 
 def recolored(content: Image, styles: Sequence[Image], mode: str) -> tuple[Image, list[Image]]:

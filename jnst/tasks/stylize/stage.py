@@ -3,7 +3,7 @@
 import dataclasses
 import functools
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import jax
@@ -12,12 +12,12 @@ import jax.numpy as jnp
 from jnst import compiler, objective, optimize, tiles
 from jnst.config import ObjectiveSpec, StylizeConfig, parse_mix
 from jnst.errors import InputError
+from jnst.loop import Stage, most_steps
 from jnst.nets import vgg
 from jnst.tasks.stylize import parts
-from jnst.tasks.stylize.loop import most_steps
-from jnst.types import Image, Params, Targets, Terms
+from jnst.types import Image, Params, Targets
 
-__all__ = ["Level", "Plan", "Stage", "make_stage"]
+__all__ = ["Level", "Plan", "make_stage"]
 
 AUTO_TILES = (1024, 512, 256)
 """What `auto` tries, largest first: the smaller a tile, the more of the work is for its halo."""
@@ -44,31 +44,6 @@ class Plan(NamedTuple):
     """Pairs of L-BFGS."""
 
 
-class Stage(NamedTuple):
-    """One scale, ready to begin."""
-
-    advance: Callable[..., tuple[optimize.OptimState, Terms]]
-    """`advance(state, steps, tick)`; donates the state. `tick` is told the share of a step that is done, if it can."""
-    arguments: Callable[[], tuple]
-    """What a step is given beside the state: network, targets, weights; computed at the first call, and kept."""
-    begin: Callable[[], optimize.OptimState]
-    """The state to begin with, where no smaller scale went before."""
-    like: optimize.OptimState
-    """Its shapes."""
-    grow: Callable[[optimize.OptimState], optimize.OptimState]
-    """From the state that the scale before ended with."""
-    outcome: Callable[[optimize.OptimState], jax.Array]
-    """The canvas that the run is made for."""
-    steps: int
-    chunk: int
-    """Most steps of one call."""
-    plan: Plan
-    bytes: int
-    """What a device needs; 0 where that is not known."""
-    note: str
-    """What a user should hear of the plan; or empty."""
-
-
 def make_stage(
     key: jax.Array,
     params: Params,
@@ -93,13 +68,16 @@ def make_stage(
         plan: Of the run that goes on; without it one is made.
 
     Raises:
-        InputError: there is not enough memory.
+        InputError: there is not enough memory, or a torus was to be cut.
     """
     wanted = config.tile
+    if spec.padding == "wrap" and wanted not in ("auto", "0"):
+        raise InputError(f"--tile={wanted}: has no --padding=wrap; expected --tile=0, or another padding")
     if plan is not None:
         config, wanted = dataclasses.replace(config, history=plan.history), str(plan.tile)
     maker = _Maker(key, params, level, config, spec, devices, room)
-    if config.line_search != "none" or wanted == "0" or (wanted == "auto" and room is None):
+    never = config.line_search != "none" or spec.padding == "wrap"
+    if never or wanted == "0" or (wanted == "auto" and room is None):
         return maker.whole(must=True)
     if wanted != "auto":
         return maker.tiled(int(wanted), must=True)
@@ -136,6 +114,7 @@ class _Maker:
         if self._is_too_much(needed):
             if must:
                 can_be_cut = self.config.tile == "0" and self.config.line_search == "none"
+                can_be_cut = can_be_cut and self.spec.padding != "wrap"
                 self._refuse(needed, "--tile=auto, or a smaller --size" if can_be_cut else "a smaller --size")
             return None
         arguments = functools.cache(lambda: (parts.prepared(self.params), self._targets(needed), weights, rates))
@@ -153,6 +132,7 @@ class _Maker:
             outcome=lambda state: optimize.outcome(state, rates, optimizer),
             steps=self.level.steps,
             chunk=most_steps(),
+            size=self._size(),
             plan=Plan(0, self.config.history),
             bytes=needed,
             note="",
@@ -201,6 +181,7 @@ class _Maker:
             outcome=steps.outcome,
             steps=self.level.steps,
             chunk=1,
+            size=self._size(),
             plan=Plan(tile, config.history),
             bytes=needed,
             note="\n".join(filter(None, [said, note])),
@@ -233,7 +214,8 @@ class _Maker:
 
     def _statistic(self, style, needed):
         """Of a style image; in tiles where it is so much larger than the content that it alone would not fit."""
-        if not self._is_too_much(needed * style.size // self.level.content.size):
+        whole = self.spec.padding == "wrap"  # whose edges meet, which a tile's do not
+        if whole or not self._is_too_much(needed * style.size // self.level.content.size):
             return parts.style_statistics(self.params, style, self.spec)
         tiling = tiles.make_tiling(style.shape[:2], self.spec.style_layers, AUTO_TILES[0])
         return tiles.style_statistics(self.params, style, tiling, self.spec, mesh=tiles.make_mesh(self.devices[:1]))
