@@ -291,10 +291,11 @@ def run(
     best_step = int(np.max(state.best_step))
     latest = prepared.keeps != "best" and stopped != "diverged"
     image = None
-    if best_step >= 0 or number > 0:  # of a stage that fails at once there is what the one before left
+    if best_step >= 0 or (number > 0 and not prepared.keeping):
         image = _fetch(prepared, _chosen(prepared, stage, state, stopped))
-    if prepared.keeping and image is not None:
-        kept.append(image)
+        kept += [image] if prepared.keeping else []
+    elif kept:  # of a stage that fails at once there is what the one before left
+        image = kept[-1]
     return Result(
         image=image,
         best_step=done if latest else before - stage.steps + max(best_step, 0 if number else -1),

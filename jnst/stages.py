@@ -51,11 +51,11 @@ def make_stage(
     """Compiles a step; nothing is computed yet.
 
     Args:
-        key: Folded with the step's number, and of lanes with the lane's, before the goal gets it.
+        key: Folded with the step's number, and of lanes with the lane's, before the goal gets it; or a key a lane.
         goal: What is minimized.
         shared: What every call of the goal is given; a function without arguments that makes it will do.
         start: Makes the canvas to begin with, `[H, W, 3]`, or `[lanes, H, W, 3]`.
-        rates: Traced numbers.
+        rates: Traced numbers, for all lanes or, where they are arrays, one a lane.
         config: Static choices.
         steps: How many.
         own: A tree of arrays with one row a lane.
@@ -68,9 +68,12 @@ def make_stage(
     """
     canvas = jax.eval_shape(start)
     given = functools.cache(shared if callable(shared) else lambda: shared)
+    keys = key
+    if lanes:
+        rates = jax.tree.map(lambda rate: jnp.broadcast_to(rate, (lanes,)), rates)
+        keys = key if key.shape else jax.vmap(lambda lane: jax.random.fold_in(key, lane))(jnp.arange(lanes))
     begin = functools.partial(_begin, rates=rates, config=config, has_lanes=bool(lanes))
     like = jax.eval_shape(begin, canvas)
-    keys = jax.vmap(lambda lane: jax.random.fold_in(key, lane))(jnp.arange(lanes)) if lanes else key
     device = compiler.platform(), jax.config.jax_default_device
     program = _program(goal, config, bool(lanes), device, _Shapes.of((like, given(), own, rates, keys)))
     needed = compiler.bytes_of(program)
@@ -91,7 +94,7 @@ def make_stage(
         begin=lambda: begin(start()),
         like=like,
         grow=lambda state: begin(grow(state) if grow else start()),
-        outcome=_lanes(lambda state: optimize.outcome(state, rates, config), lanes),
+        outcome=lambda state: _lanes(lambda *each: optimize.outcome(*each, config), lanes)(state, rates),
         steps=steps,
         chunk=most_steps(),
         size=size,
@@ -105,7 +108,7 @@ def _lanes(function, lanes):
 
 @functools.partial(jax.jit, static_argnames=("config", "has_lanes"))
 def _begin(canvas, *, rates, config, has_lanes):
-    return _lanes(lambda canvas: optimize.init(canvas, rates, config), has_lanes)(canvas)
+    return _lanes(lambda *each: optimize.init(*each, config), has_lanes)(canvas, rates)
 
 
 class _Shapes:
@@ -139,10 +142,10 @@ def _program(goal, config, has_lanes, device, shapes):
 def _advance(state, shared, own, rates, keys, steps=None, *, goal, config, has_lanes):
     """One step, or `steps` of them in a compiled loop, as `tasks.stylize.stage` has it."""
 
-    def one(state, own, key):
+    def one(state, own, key, rates):
         objective = lambda key, image: goal(key, image, shared, own)  # noqa: E731
         if steps is None:
             return optimize.step(key, state, objective, rates, config)
         return optimize.minimize(key, state, objective, rates, config, steps)
 
-    return (jax.vmap(one) if has_lanes else one)(state, own, keys)
+    return (jax.vmap(one) if has_lanes else one)(state, own, keys, rates)

@@ -54,8 +54,8 @@ LAYERS = {
 }
 # What the commands share.
 SHARED_BY_COMMANDS = {"batch", "cache", "checkpoint", "command", "download", "dreaming", "estimate", "film", "filming", "flags", "interrupt", "inverting", "lines"}
-SHARED_BY_COMMANDS |= {"cluster", "gallery", "page", "painting", "plan", "progress", "report", "run", "sweep", "training"}
-SHARED_BY_COMMANDS |= {"comparing", "looks", "showing"}
+SHARED_BY_COMMANDS |= {"cluster", "gallery", "page", "painting", "plan", "progress", "report", "run", "sweep", "texturing", "training"}
+SHARED_BY_COMMANDS |= {"comparing", "looks", "maximizing", "showing"}
 
 FILES = sorted(PACKAGE.rglob("*.py"))
 MODULES = [

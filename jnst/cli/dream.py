@@ -52,7 +52,7 @@ def _main(argv, interrupt):
         cache.use()
         if config.zoom:
             return filming.make(config, interrupt, resume=values.resume)
-        return run.run(dreaming.Dreaming(config), interrupt, resume=values.resume)
+        return run.run(dreaming.work_of(config), interrupt, resume=values.resume)
 
 
 if __name__ == "__main__":

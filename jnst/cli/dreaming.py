@@ -12,7 +12,12 @@ from jnst.images import Picture
 from jnst.nets import vgg
 from jnst.tasks import dream as task
 
-__all__ = ["Dreaming", "noise"]
+__all__ = ["noise", "work_of"]
+
+
+def work_of(config: DreamConfig) -> "_Dreaming":
+    """What a run dreams; a film `show`s it one frame after the other."""
+    return _Dreaming(config)
 
 
 def noise(size: int, seed: int) -> np.ndarray:
@@ -21,7 +26,7 @@ def noise(size: int, seed: int) -> np.ndarray:
     return (0.5 + rng.uniform(-0.1, 0.1, (size, size, 3))).astype(np.float32)
 
 
-class Dreaming(run.Work):
+class _Dreaming(run.Work):
     """A dream of a picture; of a film, of one after the other."""
 
     terms = ("activation",)

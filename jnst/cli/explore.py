@@ -1,18 +1,28 @@
 """`explore`: what a network is made of, what it sees in a picture, and how pictures lie beside each other in it."""
 
 import dataclasses
-import json
 import os
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
+from absl import flags as absl_flags
+
 from jnst import bundled, files
 from jnst.cli import flags
 from jnst.cli.command import DONE, guard, start
 from jnst.cli.interrupt import Interrupt
-from jnst.config import ExploreConfig, check_explore, join_list, split_list
+from jnst.config import (
+    LOOKS,
+    MAXIMIZE,
+    ExploreConfig,
+    MaximizeConfig,
+    check_explore,
+    check_maximize,
+    join_list,
+    split_list,
+)
 from jnst.errors import InputError
 
 if TYPE_CHECKING:  # it loads jax
@@ -22,15 +32,20 @@ __all__ = ["main"]
 
 USAGE = """\
 usage: explore filters|activations|neighbors|verify|identify|tsne [PICTURES AND FOLDERS] [flags]
+       explore maximize [flags]                                         (explore maximize --help lists its own flags)
 
   explore filters --output=out/filters.png                                the kernels of the first layer
   explore activations photo.jpg --layers=relu3_1 --output=out/maps.png    what they and later ones see in a picture
+  explore maximize --layers=relu3_1:5,17,40 --output=out/max.png          pictures that excite channels most
   explore neighbors photo.jpg photos --output=out/near.png                the pictures in a folder that are most alike
   explore verify a.jpg b.jpg --calibrate=people                           the same or not; people/NAME/*.jpg are known
   explore identify who.jpg people --threshold=0.15                        which subfolder, or unknown
   explore tsne photos --output=out/map.png                                a map of a folder
   explore --flagfile=out/map.flags                                        makes out/map.png again
+  explore --flagfile=out/max.flags --resume                               goes on with it where it was stopped
 """
+
+_SWITCHES = {"resume": "Go on from OUTPUT's checkpoint, to the same bytes as a run that was never interrupted."}
 
 _MANY = 1000
 
@@ -62,7 +77,7 @@ def _comparing(word):
     return work
 
 
-# Another word is another line here, and one in `config.LOOKS`.
+# Another word is another line here, and one in `config.LOOKS`. `maximize` makes steps: it is a `run.Work` instead.
 _WORK = {
     "filters": _Word(_showing("filters"), (0,), "no picture", True),
     "activations": _Word(_showing("activations"), (1,), "one picture", True),
@@ -74,7 +89,7 @@ _WORK = {
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Runs the command. Returns 0 done, 1 our fault, 2 the user's input, 130 Ctrl-C."""
+    """Runs the command. Returns 0 done, 1 our fault, 2 the user's input, 3 diverged, 130 Ctrl-C."""
     interrupt = Interrupt()
     return guard(
         lambda: _main(sys.argv if argv is None else argv, interrupt), lambda: f"interrupted{interrupt.remains}"
@@ -85,6 +100,8 @@ def _main(argv, interrupt):
     if len(argv) == 1:
         print(USAGE + "\n  --help lists the flags")
         return DONE
+    if _asks_for_maximize(argv):
+        return _maximize(argv, interrupt)
     parsed = start(ExploreConfig, argv, USAGE, words=_MANY)
     if parsed is None:
         return DONE
@@ -100,16 +117,49 @@ def _main(argv, interrupt):
             return _WORK[config.look].work(look)
 
 
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class _Either(ExploreConfig, MaximizeConfig):
+    """All flags, to read the word among them."""
+
+
+def _asks_for_maximize(argv):
+    values = absl_flags.FlagValues()
+    flags.define(_Either, values)
+    for name in (*_SWITCHES, "version", "help"):
+        absl_flags.DEFINE_bool(name, False, "", flag_values=values)
+    words = flags.parse(values, argv, words=_MANY)
+    if words and words[0] in LOOKS:
+        return words[0] == MAXIMIZE
+    return values.look == MAXIMIZE
+
+
+def _maximize(argv, interrupt):
+    parsed = start(MaximizeConfig, argv, USAGE, switches=_SWITCHES, words=_MANY)
+    if parsed is None:
+        return DONE
+    with interrupt:
+        values, words = parsed
+        words = words[1:] if words[:1] == [MAXIMIZE] else words
+        if words:
+            raise InputError(f"{MAXIMIZE}: expected no picture, found {len(words)}: {', '.join(words)}")
+        config = flags.to_config(MaximizeConfig, values)
+        check_maximize(config)
+        from jnst.cli import cache, maximizing, report, run
+
+        report.check_paths(config, [config.weights])
+        cache.use()
+        return run.run(maximizing.Maximizing(config), interrupt, resume=values.resume)
+
+
 def _asked(config, words):
     """The config with its look, and the pictures: words where there are some, else what flags say."""
     look = config.look
     if words and (words[0] in _WORK or not look):
         look, *words = words
     if look not in _WORK:
-        raise InputError(f"{look or 'no word'!r}: expected one of {', '.join(_WORK)}")
+        raise InputError(f"{look or 'no word'!r}: expected one of {', '.join(LOOKS)}")
     pictures = tuple(map(os.path.expanduser, words or split_list(config.pictures)))
-    calibrate = os.path.expanduser(config.calibrate)
-    return dataclasses.replace(config, look=look, pictures=join_list(pictures), calibrate=calibrate), pictures
+    return dataclasses.replace(config, look=look, pictures=join_list(pictures)), pictures
 
 
 def _check_flags(config, pictures):
@@ -133,11 +183,11 @@ def _check_output(config, pictures):
     from jnst.cli import report
 
     images.format_of(config.output)
-    named = {name: value for name, value in flags.resolved(config).items() if name in flags.PATHS}
+    for name, value in flags.resolved(config).items():
+        for part in flags.paths_in(name, value) if name in flags.PATHS else ():
+            if not flags.fits_a_line(part):
+                raise InputError(f"--{name}={part!r}: expected a name in UTF-8 without line breaks")
     read = [*pictures, *([config.calibrate] if config.calibrate else [])]
-    for name, value in [*named.items(), *(("pictures", one) for one in read)]:
-        if not flags.fits_a_line(value):
-            raise InputError(f"--{name}={value!r}: expected a name in UTF-8 without line breaks")
     written = (config.output, report.record_path(config.output), report.flags_path(config.output))
     places = [os.path.realpath(path) for path in written]
     for name in filter(os.path.exists, [*read, config.weights]):
@@ -148,20 +198,10 @@ def _check_output(config, pictures):
             raise InputError(f"--output={config.output}: lies in {name}, which is read; expected another place")
     for path in map(Path, written):
         files.check_place(path)
-        if path.suffix in report.OWN_ENDINGS and bundled.is_file(path) and not _is_ours(path):
+        if path.suffix in report.OWN_ENDINGS and bundled.is_file(path) and not report.is_ours(path):
             raise InputError(
                 f"--output={config.output}: would replace {path}, which no run of jnst wrote; expected another name"
             )
-
-
-def _is_ours(path):
-    """Whether a record or flagfile was written by a run of jnst."""
-    from jnst.cli import report
-
-    try:
-        return report.is_ours(path) or dict(json.loads(path.read_text("utf-8"))).get("command") == "explore"
-    except (OSError, ValueError, TypeError):
-        return False
 
 
 if __name__ == "__main__":

@@ -31,7 +31,7 @@ def make(config: DreamConfig, interrupt: Interrupt, *, resume: bool) -> int:
     Raises:
         InputError: something in the input is wrong, or another run is writing OUTPUT.
     """
-    work = dreaming.Dreaming(config)
+    work = dreaming.work_of(config)
     with run.enough_memory(work), api.computing(config) as device, checkpoint.alone(config.output):
         return _Film(work, interrupt, device).work_through(resume)
 

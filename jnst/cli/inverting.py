@@ -1,6 +1,9 @@
 """What `invert` makes, as a `run.Work`."""
 
+import math
+
 import jax
+import numpy as np
 
 from jnst import api, images, inputs
 from jnst.cli import download, report, run
@@ -34,6 +37,10 @@ class _Inversions(run.Work):
         picture = inputs.read_picture("image", config.image, config.size, config.names, padding)
         backbone = self.backbone = inputs.read_backbone(config, {"layers": config.names}, progress=download.Bar)
         self.image = picture.opaque()
+        blank = np.broadcast_to(np.float32(1), (config.restarts, *self.image.shape))
+        names, errors = config.names, [math.inf] * config.restarts
+        sheet = self._sheet([blank] * len(names), [errors] * len(names))
+        images.check_encodable(sheet.shape[1::-1], images.format_of(config.output))  # not after all the work
         if picture.note:
             say(picture.note)
         width, height = picture.size
@@ -63,27 +70,32 @@ class _Inversions(run.Work):
         self.errors = task.relative_errors(self.backbone.params, self.image, result.kept, config, **self._network())
         for layer, errors in zip(config.names, self.errors, strict=False):
             say(f"{layer}: relative error {', '.join(map(_percent, errors))}")
-        rows = []
+        return Picture(self._sheet(result.kept, self.errors))
+
+    def _sheet(self, found, errors):
+        """A row for each start: the picture, and those that each layer knows."""
+        config, rows = self.config, []
         for number in range(config.restarts):
             tiles = [("original", self.image)]
-            for layer, kept, errors in zip(config.names, result.kept, self.errors, strict=False):
-                one = kept if kept.ndim == 3 else kept[number]
-                tiles.append((f"{layer}: {_percent(errors[number])}", one))
+            for layer, pictures, each in zip(config.names, found, errors, strict=False):  # or as many as there are
+                tiles.append((f"{layer}: {_percent(each[number])}", pictures if pictures.ndim == 3 else pictures[number]))
             rows.append((f"start {number + 1}" if config.restarts > 1 else "", tiles))
         letters = max(10, min(16, config.tile // 14))
-        return Picture(captioned_sheet(rows, side=config.tile, columns=1 + len(config.names), letters=letters))
+        return captioned_sheet(rows, side=config.tile, columns=1 + len(config.names), letters=letters)
 
     def more(self, result):
-        return {
-            "relative_errors": {
-                layer: errors if len(errors) > 1 else errors[0]
-                for layer, errors in zip(self.config.names, self.errors, strict=False)
-            }
-        }
+        # A start whose loss never was a number has no error, and JSON no NaN.
+        found = [[error if math.isfinite(error) else None for error in errors] for errors in self.errors]
+        by_layer = zip(self.config.names, found, strict=False)
+        return {"relative_errors": {layer: errors if len(errors) > 1 else errors[0] for layer, errors in by_layer}}
 
     def kind(self, result):
-        done, layers = len(result.kept), len(self.config.names)
-        return f"{done} of {layers} layers, the last one unfinished" if result.stopped else f"{layers} layers inverted"
+        layers, step = len(self.config.names), result.trace[-1]["step"] if result.trace else 0
+        if not result.stopped:
+            return f"{layers} layers inverted"
+        done = min(step // self.config.steps, len(result.kept))
+        unfinished = f", {self.config.names[done]} unfinished" if done < len(result.kept) else ""
+        return f"{done} of {layers} layers{unfinished}"
 
 
 def _percent(error):

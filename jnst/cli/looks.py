@@ -15,7 +15,7 @@ from jnst import api, bundled, embedding_index, files, images, memory, weights
 from jnst.cli import checkpoint, download, flags, report
 from jnst.cli.interrupt import Interrupt
 from jnst.cli.lines import bar_shape, on_terminal, say, warn
-from jnst.config import ExploreConfig, join_list, parse_layers
+from jnst.config import ExploreConfig, parse_layers
 from jnst.embedding_index import Entry
 from jnst.errors import InputError
 from jnst.images import Picture
@@ -185,13 +185,9 @@ class Look:
         if not output:
             return
         chosen = flags.resolved(self.config)
-        chosen["pictures"] = join_list(_absolute(name) for name in self.pictures)
-        chosen["calibrate"] = _absolute(self.config.calibrate)
         backbone = {"name": self.backbone.name, "sha256": self.backbone.sha256}
-        bare = {"pictures": join_list(Path(name).name for name in self.pictures)}
-        bare["calibrate"] = Path(self.config.calibrate).name
         self._interrupt.finish()
-        images.save(output, Picture(rgb), report.embedded({**chosen, **bare}, backbone))
+        images.save(output, Picture(rgb), report.embedded(chosen, backbone))
         report.write_flags(output, chosen)
         record = {
             "version": __version__,
@@ -206,13 +202,6 @@ class Look:
         }
         report.write_record(output, record)
         say(f"{output}: written")
-
-
-def _absolute(name):
-    """As `flags.resolved` has paths: bundled pictures stay names."""
-    if not name or (not os.path.exists(name) and bundled.find(name, "examples", ("", ".jpg", ".png"))):
-        return name
-    return os.path.abspath(name)
 
 
 class _Bar:

@@ -8,7 +8,7 @@ import tqdm
 
 from jnst.cli.lines import bar_shape, on_terminal, say
 
-__all__ = ["Progress", "Record", "RunsProgress"]
+__all__ = ["Progress", "Record", "RunsProgress", "Steps"]
 
 
 # Short, so that the losses fit beside it: 80 columns are usual.
@@ -131,5 +131,29 @@ class RunsProgress:
 
     def close(self) -> None:
         """Leaves the bar as it stands."""
+        if self._bar is not None:
+            self._bar.close()
+
+
+class Steps:
+    """Progress of work that has nothing to say but how far it is: a bar on a terminal, a line at each quarter."""
+
+    def __init__(self, name: str):
+        self._name, self._bar, self._told = name, None, 0
+
+    def __enter__(self):
+        return self
+
+    def show(self, done: int, total: int) -> None:
+        """So many of `total` are done."""
+        if on_terminal():
+            if self._bar is None:
+                self._bar = tqdm.tqdm(total=total, bar_format=_BAR, **bar_shape())
+            self._bar.update(done - self._bar.n)
+        elif 4 * done // total > self._told:
+            self._told = 4 * done // total
+            say(f"{self._name} {done}/{total}")
+
+    def __exit__(self, *error):
         if self._bar is not None:
             self._bar.close()

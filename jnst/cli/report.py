@@ -217,6 +217,9 @@ def is_ours(path: Path) -> bool:
         return bool(checkpoint.read_facts(path))
     try:
         text = path.read_text("utf-8")
-        return text.startswith(flags.MARK) if path.suffix == ".flags" else "trace" in dict(json.loads(text))
+        if path.suffix == ".flags":
+            return text.startswith(flags.MARK)
+        record = dict(json.loads(text))
+        return "trace" in record or record.get("command") == "explore"  # whose other looks make no steps
     except (OSError, ValueError, TypeError):
         return False

@@ -22,14 +22,16 @@ from jnst.config.choices import (
 from jnst.config.distill import DistillConfig
 from jnst.config.dream import DREAMS, FILMS, DreamConfig, check_dream
 from jnst.config.explore import LOOKS, ExploreConfig, check_explore, parse_threshold
-from jnst.config.grid import ALONE, NO_AXES, Axis, GridConfig, check_grid, parse_axes
+from jnst.config.grid import ALONE, NO_AXES, Axis, GridConfig, check_grid, parse_axes, swept
 from jnst.config.invert import InvertConfig, check_invert
 from jnst.config.layers import LAYERS, convolution_of, halvings_of
+from jnst.config.maximize import MAXIMIZE, ROBUST, MaximizeConfig, check_maximize
 from jnst.config.options import check, option_line
 from jnst.config.picture import PictureConfig
 from jnst.config.scales import Scale, check_scales, is_explicit, plan_scales
 from jnst.config.specs import ObjectiveSpec, OptimizerConfig, TrainConfig
 from jnst.config.stylize import StylizeConfig, check_config, chosen_layers, parse_rate
+from jnst.config.texture import HISTOGRAMS, METHODS, TextureConfig, check_texture
 from jnst.config.values import join_list, parse_channels, parse_layers, parse_mix, split_list
 from jnst.config.weights import WeightsConfig
 
@@ -39,10 +41,13 @@ __all__ = [
     "CONVOLUTIONS",
     "DREAMS",
     "FILMS",
+    "HISTOGRAMS",
     "INITS",
     "LAYERS",
     "LINE_SEARCHES",
     "LOOKS",
+    "MAXIMIZE",
+    "METHODS",
     "NO_AXES",
     "OPTIMIZERS",
     "PADDINGS",
@@ -50,6 +55,7 @@ __all__ = [
     "PRECISIONS",
     "PRESERVE_COLORS",
     "PROJECTIONS",
+    "ROBUST",
     "SCHEDULES",
     "SOURCES",
     "TOTAL_VARIATIONS",
@@ -58,6 +64,7 @@ __all__ = [
     "DistillConfig",
     "DreamConfig",
     "InvertConfig",
+    "MaximizeConfig",
     "PictureConfig",
     "ExploreConfig",
     "GridConfig",
@@ -65,14 +72,17 @@ __all__ = [
     "OptimizerConfig",
     "Scale",
     "StylizeConfig",
+    "TextureConfig",
     "TrainConfig",
     "WeightsConfig",
     "check",
     "check_config",
     "check_dream",
     "check_invert",
+    "check_maximize",
     "check_explore",
     "check_scales",
+    "check_texture",
     "check_grid",
     "chosen_layers",
     "convolution_of",
@@ -88,4 +98,5 @@ __all__ = [
     "parse_threshold",
     "plan_scales",
     "split_list",
+    "swept",
 ]

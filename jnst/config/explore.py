@@ -13,6 +13,7 @@ __all__ = ["LOOKS", "ExploreConfig", "check_explore", "parse_threshold"]
 LOOKS = {
     "filters": "the kernels of the first layer",
     "activations": "the feature maps of a picture",
+    "maximize": "pictures that excite channels as much as possible; has flags of its own",
     "neighbors": "the pictures of a folder that are nearest to a picture",
     "verify": "whether two pictures are of the same thing",
     "identify": "which of a folder's subfolders a picture belongs to",

@@ -2,14 +2,16 @@
 
 import dataclasses
 import difflib
+import itertools
 import re
+from collections.abc import Collection
 from typing import NamedTuple
 
 from jnst.config.options import check, option
 from jnst.config.stylize import StylizeConfig
 from jnst.errors import InputError
 
-__all__ = ["ALONE", "NO_AXES", "Axis", "GridConfig", "check_grid", "parse_axes"]
+__all__ = ["ALONE", "NO_AXES", "Axis", "GridConfig", "check_grid", "parse_axes", "swept"]
 
 ALONE = ("scales", "scale_factor", "min_size", "first_steps", "tile", "average_decay")
 """Flags of a run by itself: those of a grid are of one scale, whole, and their best iterates."""
@@ -56,8 +58,13 @@ def check_grid(config: GridConfig) -> None:
         raise InputError(f"--runs_at_once={number}: expected auto, or a whole number from 1 to 65536")
 
 
-def parse_axes(texts: tuple[str, ...]) -> list[Axis]:
+def parse_axes(texts: tuple[str, ...], *, of: type = StylizeConfig, among: Collection[str] | None = None) -> list[Axis]:
     r"""The axes that `--axis` names.
+
+    Args:
+        texts: What was given.
+        of: The config whose flags they are.
+        among: The flags that may be axes; of a grid, all that change a picture.
 
     Raises:
         InputError: no axis, an unknown flag, a value of the wrong type, a flag or value that is named twice.
@@ -67,7 +74,7 @@ def parse_axes(texts: tuple[str, ...]) -> list[Axis]:
     """
     if not texts:
         raise InputError("--axis is missing: expected an axis such as --axis=style_weight=1e2,1e3,1e4")
-    axes = [_axis(text) for text in texts]
+    axes = [_axis(text, of, among) for text in texts]
     flags = [axis.flag for axis in axes]
     for text, flag in zip(texts, flags, strict=True):
         if flags.count(flag) > 1:
@@ -75,15 +82,33 @@ def parse_axes(texts: tuple[str, ...]) -> list[Axis]:
     return axes
 
 
-def _axis(text):
+def swept(config: object, among: Collection[str]) -> tuple[list[Axis], list[object]]:
+    """The axes of a config's `axis`, and a config for every combination of their values, the last varying fastest.
+
+    >>> @dataclasses.dataclass(frozen=True)
+    ... class Config:
+    ...     axis: tuple[str, ...] = ("seed=1,2",)
+    ...     seed: int = 0
+    >>> swept(Config(), ("seed",))[1]
+    [Config(axis=(), seed=1), Config(axis=(), seed=2)]
+    """
+    axes = parse_axes(config.axis, of=type(config), among=among)
+    names = [axis.flag for axis in axes]
+    chosen = itertools.product(*(axis.values for axis in axes))
+    return axes, [dataclasses.replace(config, axis=(), **dict(zip(names, values, strict=True))) for values in chosen]
+
+
+def _axis(text, of, among):
     flag, equals, rest = text.partition("=")
     flag = flag.strip()
     if not equals or not rest.strip():
         raise InputError(f"--axis={text}: expected a flag and its values, such as style_weight=1e2,1e3")
-    defaults = {field.name: field.default for field in dataclasses.fields(StylizeConfig)}
-    if flag in ALONE:
+    defaults = {field.name: field.default for field in dataclasses.fields(of)}
+    if among is not None and flag in defaults and flag not in among:
+        raise InputError(f"--axis={text}: {flag} is of the whole program; expected one of {', '.join(among)}")
+    if among is None and flag in ALONE:
         raise InputError(f"--axis={text}: {flag} is of single pictures; a grid's are whole, and of one scale")
-    known = sorted(defaults.keys() - set(NO_AXES + ALONE))
+    known = sorted(defaults.keys() - set(NO_AXES + ALONE) if among is None else among)
     if flag not in known:
         near = difflib.get_close_matches(flag, known, 1)
         hint = f"; did you mean {near[0]}?" if near else ""

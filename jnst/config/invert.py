@@ -22,13 +22,13 @@ class InvertConfig(PictureConfig):
     size: int = option(224, "Longest side of each picture in pixels; 0 keeps the picture's.", lower=0, upper=4096)
     steps: int = option(300, "Updates, for each of the layers.", lower=1, upper=10_000_000)
     restarts: int = option(
-        1, "Starts from different noise, all in one program; the strip gets a row for each.", lower=1
+        1, "Starts from different noise, all in one program; the strip gets a row for each.", lower=1, upper=64
     )
     alpha: float = option(6.0, "The power of the norm that keeps pixels near gray.", lower=1.0, upper=64.0)
     alpha_weight: float = option(1e-4, "Weight of that norm.", lower=0.0, upper=1e12)
     tv_weight: float = option(0.1, "Weight of the total variation.", lower=0.0, upper=1e12)
     tv_beta: float = option(2.0, "Power of a pixel's gradient in the total variation.", lower=1.0, upper=8.0)
-    jitter: int = option(0, "Most pixels that both pictures are rolled by before a step.", lower=0)
+    jitter: int = option(0, "Most pixels that both pictures are rolled by before a step.", lower=0, upper=4096)
     history: int = option(20, "Pairs that L-BFGS remembers.", lower=1, upper=1000)
     tile: int = option(256, "Longest side of a picture on the strip in pixels.", lower=32, upper=4096)
 

@@ -35,7 +35,7 @@ def check(config: object) -> None:
     for field in dataclasses.fields(config):
         value, rule = getattr(config, field.name), field.metadata
         kind = type(field.default)
-        if not isinstance(value, _KINDS[kind][0]) or isinstance(value, bool):
+        if not isinstance(value, _KINDS[kind][0]) or (isinstance(value, bool) and kind is not bool):
             raise InputError(f"--{field.name}={value!r}: expected {_KINDS[kind][1]}")
         problem = _range_problem(value, rule)
         if problem:
@@ -48,6 +48,7 @@ _KINDS = {
     float: (numbers.Real, "a number"),
     str: (str, "text"),
     tuple: (tuple, "texts"),
+    bool: (bool, "true or false"),
 }
 
 

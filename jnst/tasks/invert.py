@@ -2,12 +2,15 @@
 at a layer are those of a given one shows what the layer still knows of it.
 
 Minimized is `|F(x) - F0|^2 / |F0|^2 + a mean |2 x - 1|^alpha + v mean (dx^2 + dy^2)^(beta / 2)`, x in [0, 1], from
-noise. Departures from the paper: the regularizers are means over the picture instead of sums, so that their weights
-hold for every size; gray, not the training pictures' mean, is what the norm pulls to; L-BFGS instead of gradient
-descent with momentum; pixels are kept in range by clipping. With jitter both pictures are rolled alike before a step.
+noise. Departures from the paper: the regularizers are means over pixels and channels instead of sums, so that their
+weights hold for every size; gray, not the training pictures' mean, is what the norm pulls to; L-BFGS instead of
+gradient descent with momentum; pixels are kept in range by clipping; pooling is by means unless asked for otherwise,
+for with maxima the relative error sticks at some percent (README). With jitter both pictures are rolled alike before a
+step.
 """
 
 import dataclasses
+import functools
 from collections.abc import Sequence
 from typing import Any
 
@@ -16,7 +19,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from jnst import losses, ops, transforms
-from jnst.config import InvertConfig, OptimizerConfig
+from jnst.config import LAYERS, InvertConfig, OptimizerConfig
+from jnst.errors import InputError
 from jnst.loop import Prepared, restore
 from jnst.nets import vgg
 from jnst.network import network, prepared
@@ -84,6 +88,10 @@ def prepare(
 ) -> Prepared:
     """The inversions of all layers, one stage each, the first compiled; the result's `kept` are their pictures.
 
+    What is drawn depends on the key, the layer and the number of the start alone: a layer's picture is the same alone
+    and in a list, and start 1 of several is the one of a run with a single start (up to rounding, for under `vmap` sums
+    may go another way).
+
     Args:
         key: Of the noise and the jitter.
         params: Backbone.
@@ -96,7 +104,7 @@ def prepare(
         snapshot: Where a run was left that now goes on.
 
     Raises:
-        InputError: there is not enough memory.
+        InputError: there is not enough memory, or a layer has no features to be found again.
         ValueError: the snapshot is of another run.
 
     >>> from jnst import loop
@@ -110,6 +118,8 @@ def prepare(
     dtype = jnp.float64 if config.precision == "float64" else jnp.float32
     image = jnp.asarray(image, dtype)
     net = _network(params, image, config, padding, standardize)
+    for layer in config.names:
+        _check(layer, float(losses.squares(_features(net, image, goal=_goal(config, layer, padding)))))
     optimizer = OptimizerConfig(optimizer="lbfgs", history=config.history)
     numbers = tuple(
         jnp.asarray(value, dtype) for value in (config.alpha, config.alpha_weight, config.tv_beta, config.tv_weight)
@@ -118,18 +128,18 @@ def prepare(
 
     def make(number):
         goal = _goal(config, config.names[number], padding)
-        own_key = jax.random.fold_in(key, number)
-        given = image if config.jitter else jax.jit(goal.features)(net, image)
+        noise_key, step_key = jax.random.split(jax.random.fold_in(key, LAYERS.index(goal.layer)))
+        given = image if config.jitter else _features(net, image, goal=goal)
         needed = {name: net[name] for name in ("mean", *vgg.convolutions([goal.layer]))}
 
         def start():
-            keys = jax.vmap(lambda lane: jax.random.fold_in(own_key, lane))(jnp.arange(max(1, lanes)))
+            keys = jax.vmap(lambda lane: jax.random.fold_in(noise_key, lane))(jnp.arange(max(1, lanes)))
             noise = jax.vmap(lambda one: _NOISE * jax.random.normal(one, image.shape, dtype))(keys)
             canvas = jnp.clip(0.5 + noise, 0, 1)
             return canvas if lanes else canvas[0]
 
         return make_stage(
-            own_key,
+            step_key if lanes else jax.random.fold_in(step_key, 0),  # a stage folds in the lanes' numbers itself
             goal,
             (prepared(needed), given, numbers),
             start,
@@ -143,6 +153,10 @@ def prepare(
     number = snapshot.scale if snapshot else 0
     if number >= len(config.names):
         raise ValueError("a snapshot of a run with more layers")
+    deepest = max(range(number, len(config.names)), key=lambda place: LAYERS.index(config.names[place]))
+    if room is not None and deepest != number:
+        # It needs most memory: too little shows now, not after the work on the others. Its program is kept for it.
+        make(deepest)
     stage = make(number)
     run = Prepared(
         stage=stage,
@@ -156,6 +170,7 @@ def prepare(
         summands=SUMMANDS,
         trace=[],
         keeping=True,
+        carry=lambda state: None,  # the pairs of L-BFGS make room
     )
     return restore(run, snapshot) if snapshot else run
 
@@ -183,12 +198,25 @@ def relative_errors(
     net = _network(params, image, config, padding, standardize)
     errors = []
     for layer, pictures in zip(config.names, found, strict=False):  # an interrupted run has fewer
-        features = jax.jit(_goal(config, layer, padding).features)
+        features = functools.partial(_features, goal=_goal(config, layer, padding))
         target = features(net, image)
         size = losses.squares(target)
         every = pictures if pictures.ndim == 4 else pictures[None]
         errors.append([float(jnp.sqrt(losses.squares(features(net, one) - target) / size)) for one in every])
     return errors
+
+
+def _check(layer, size):
+    if not 0 < size < np.inf:
+        raise InputError(
+            f"--layers: {layer} has features on this picture whose squares add up to {size:g}; expected a number above "
+            "0 and below infinity (another picture, layer or --weights)"
+        )
+
+
+@functools.partial(jax.jit, static_argnames=("goal",))
+def _features(params, image, *, goal):
+    return goal.features(params, image)
 
 
 def _goal(config, layer, padding):

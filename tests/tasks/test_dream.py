@@ -235,6 +235,22 @@ def test_tiles_give_the_whole_picture_s_value_and_gradient(x64, tiny, layers, ki
     assert np.abs(of_less - gradient).max() > 1e-4 * np.abs(gradient).max()
 
 
+@pytest.mark.slow
+def test_a_guided_dream_in_tiles_is_the_whole_one(x64, tiny):
+    picture, guide = jnp.asarray(_picture(37, 29)), _picture(8, 6, seed=1)
+    goal = _goal("relu1_2", guided=True)
+    given = {"relu1_2": jnp.asarray(_features(tiny, guide, ["relu1_2"], "avg")["relu1_2"].reshape(-1, 4))}
+    found = []
+    for tile in (0, 9):
+        of_tile = dataclasses.replace(goal, tile=tile)
+        found.append(
+            _quick(jax.value_and_grad(lambda image, of=of_tile: of(KEY, image, (_params(tiny), given))[0]))(picture)
+        )
+    (value, gradient), (in_tiles, of_tiles) = found
+    np.testing.assert_allclose(in_tiles, value, rtol=1e-12)
+    np.testing.assert_allclose(of_tiles, gradient, rtol=1e-10, atol=1e-16)
+
+
 def test_a_guide_is_looked_through_in_blocks(rng, monkeypatch):
     flat, guide = (jnp.asarray(rng.standard_normal((n, 6)), jnp.float32) for n in (37, 11))
     expected = np.argmax(np.asarray(flat) @ np.asarray(guide).T, 1)
