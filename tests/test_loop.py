@@ -80,7 +80,12 @@ def _run(prepared, stop=None):
 
 
 def _after(steps, aim):
-    return aim + (0.5 - aim) * 0.75**steps
+    """Gradient descent with momentum 0.9 from 0.5."""
+    value, speed = 0.5, 0.0
+    for _ in range(steps):
+        speed = 0.9 * speed + value - aim
+        value = value - 0.25 * speed
+    return value
 
 
 # ---- Rows
@@ -141,6 +146,16 @@ def test_every_stage_leaves_its_picture_and_begins_anew(lanes):
     assert [row["step"] for row in result.trace] == [0, 2, 3, 3, 4, 6, 6, 8, 9]
     near = [np.prod(SHAPE) * (_after(step, 0.6) - 0.6) ** 2 / 2 for step in (0, 1, 3)]
     np.testing.assert_allclose([row["near"] for row in result.trace[3:6]], near, rtol=1e-4)
+
+
+def test_what_is_kept_is_the_best_of_a_stage_and_not_the_last():
+    way = [_after(step, 0.6) for step in range(6)]
+    best = min(range(6), key=lambda step: abs(way[step] - 0.6))
+    assert best < 5  # with momentum it runs past
+    result, _ = _run(_prepare((0.6, 0.6), pace=Pace(steps=5))[0])
+    for picture in result.kept:
+        np.testing.assert_allclose(picture, np.full(SHAPE, way[best]), rtol=1e-5)
+    assert result.best_step == 5 + best
 
 
 def test_without_keeping_there_is_the_last_picture_alone():

@@ -1,12 +1,13 @@
 """What `dream` makes, as a `run.Work`."""
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from jnst import api, images, inputs
 from jnst.cli import download, report, run
 from jnst.cli.lines import say
-from jnst.config import DreamConfig, convolution_of, parse_channels
+from jnst.config import DREAM_AXES, DreamConfig, convolution_of, parse_channels, swept
 from jnst.errors import InputError
 from jnst.images import Picture
 from jnst.nets import vgg
@@ -92,13 +93,17 @@ class _Dreaming(run.Work):
 
     def prepare(self, snapshot):
         # The first frame of a film is the picture that there would be without one.
-        key = jax.random.key(self.config.seed)
+        key, lanes = jax.random.key(self.config.seed), ()
+        if self.config.axis:
+            _, lanes = swept(self.config, DREAM_AXES)
+            key = jnp.stack([jax.random.key(run.seed) for run in lanes])
         return task.prepare(
             key if self._frame == 1 else jax.random.fold_in(key, self._frame),
             self.backbone.params,
             self.pictures,
             self.config,
             guide=self.guide,
+            lanes=lanes,
             padding=self.backbone.padding,
             standardize=self.backbone.standardize,
             room=api.room(self.config.device),
@@ -106,6 +111,9 @@ class _Dreaming(run.Work):
         )
 
     def preview(self, image):
+        if self.config.axis:
+            axes, _ = swept(self.config, DREAM_AXES)
+            return run.sheet_of(axes, image)
         return Picture(image, self.alpha)
 
     def kind(self, result):

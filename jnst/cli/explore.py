@@ -148,7 +148,7 @@ def _maximize(argv, interrupt):
 
         report.check_paths(config, [config.weights])
         cache.use()
-        return run.run(maximizing.Maximizing(config), interrupt, resume=values.resume)
+        return run.run(maximizing.work_of(config), interrupt, resume=values.resume)
 
 
 def _asked(config, words):

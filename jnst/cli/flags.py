@@ -164,6 +164,7 @@ def _is_word(name, part):
 def resolved(config: object) -> dict[str, object]:
     """Every flag's value, files as absolute paths: what a rerun from another folder needs."""
     chosen = dataclasses.asdict(config)
+    chosen = {name: list(value) if isinstance(value, tuple) else value for name, value in chosen.items()}  # as in JSON
     for name in PATHS & chosen.keys():
         parts = paths_in(name, chosen[name])
         parts = [part if _is_word(name, part) else os.path.abspath(part) for part in parts]
@@ -173,7 +174,12 @@ def resolved(config: object) -> dict[str, object]:
 
 def flagfile(chosen: dict[str, object]) -> str:
     """A flagfile with one line a flag, under a first line that says whose it is."""
-    return MARK + "\n" + "".join(option_line(name, value) + "\n" for name, value in chosen.items())
+    lines = (
+        option_line(name, one)
+        for name, value in chosen.items()
+        for one in (value if isinstance(value, list) else [value])  # a flag that may be repeated
+    )
+    return MARK + "\n" + "".join(line + "\n" for line in lines)
 
 
 def fits_a_line(name: str) -> bool:

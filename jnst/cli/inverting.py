@@ -1,14 +1,16 @@
 """What `invert` makes, as a `run.Work`."""
 
+import itertools
 import math
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from jnst import api, images, inputs
 from jnst.cli import download, report, run
 from jnst.cli.lines import say
-from jnst.config import InvertConfig
+from jnst.config import INVERT_AXES, InvertConfig, swept
 from jnst.images import Picture
 from jnst.images.plots import captioned_sheet
 from jnst.tasks import invert as task
@@ -37,8 +39,8 @@ class _Inversions(run.Work):
         picture = inputs.read_picture("image", config.image, config.size, config.names, padding)
         backbone = self.backbone = inputs.read_backbone(config, {"layers": config.names}, progress=download.Bar)
         self.image = picture.opaque()
-        blank = np.broadcast_to(np.float32(1), (config.restarts, *self.image.shape))
-        names, errors = config.names, [math.inf] * config.restarts
+        blank = np.broadcast_to(np.float32(1), (len(self._rows()), *self.image.shape))
+        names, errors = config.names, [math.inf] * len(self._rows())
         sheet = self._sheet([blank] * len(names), [errors] * len(names))
         images.check_encodable(sheet.shape[1::-1], images.format_of(config.output))  # not after all the work
         if picture.note:
@@ -49,11 +51,16 @@ class _Inversions(run.Work):
         return backbone
 
     def prepare(self, snapshot):
+        key, lanes = jax.random.key(self.config.seed), ()
+        if self.config.axis:
+            _, lanes = swept(self.config, INVERT_AXES)
+            key = jnp.stack([jax.random.key(lane.seed) for lane in lanes])
         return task.prepare(
-            jax.random.key(self.config.seed),
+            key,
             self.backbone.params,
             self.image,
             self.config,
+            lanes=lanes,
             room=api.room(self.config.device),
             snapshot=snapshot,
             **self._network(),
@@ -73,15 +80,26 @@ class _Inversions(run.Work):
         return Picture(self._sheet(result.kept, self.errors))
 
     def _sheet(self, found, errors):
-        """A row for each start: the picture, and those that each layer knows."""
+        """A row for each start or lane: the picture, and those that each layer knows."""
         config, rows = self.config, []
-        for number in range(config.restarts):
+        for number, heading in enumerate(self._rows()):
             tiles = [("original", self.image)]
             for layer, pictures, each in zip(config.names, found, errors, strict=False):  # or as many as there are
-                tiles.append((f"{layer}: {_percent(each[number])}", pictures if pictures.ndim == 3 else pictures[number]))
-            rows.append((f"start {number + 1}" if config.restarts > 1 else "", tiles))
+                tiles.append(
+                    (f"{layer}: {_percent(each[number])}", pictures if pictures.ndim == 3 else pictures[number])
+                )
+            rows.append((heading, tiles))
         letters = max(10, min(16, config.tile // 14))
         return captioned_sheet(rows, side=config.tile, columns=1 + len(config.names), letters=letters)
+
+    def _rows(self):
+        """What the rows are called."""
+        if self.config.axis:
+            axes, _ = swept(self.config, INVERT_AXES)
+            named = ([f"{axis.flag}={text}" for text in axis.texts] for axis in axes)
+            return [", ".join(words) for words in itertools.product(*named)]
+        count = self.config.restarts
+        return [f"start {number + 1}" for number in range(count)] if count > 1 else [""]
 
     def more(self, result):
         # A start whose loss never was a number has no error, and JSON no NaN.

@@ -13,12 +13,17 @@ from jnst.images.plots import captioned_sheet
 from jnst.nets import vgg
 from jnst.tasks import maximize as task
 
-__all__ = ["Maximizing"]
+__all__ = ["work_of"]
 
 _COLUMNS = 8
 
 
-class Maximizing(run.Work):
+def work_of(config: MaximizeConfig) -> run.Work:
+    """What a run makes."""
+    return _Maximizing(config)
+
+
+class _Maximizing(run.Work):
     """A sheet of the pictures that excite channels most."""
 
     terms = ("activation",)
@@ -43,8 +48,7 @@ class Maximizing(run.Work):
         if config.size < least:
             raise InputError(f"--size={config.size}: expected at least {least} for --layers={config.layers}")
         self._count = sum(len(channels) for _, channels in self._chosen)
-        blank = self._sheet([np.broadcast_to(np.float32(1), (config.size, config.size, 3))] * self._count)
-        images.check_encodable((blank.shape[1], blank.shape[0]), images.format_of(config.output))
+        images.check_encodable(self._sheet_size(), images.format_of(config.output))
         say(f"weights: {backbone.name}  channels: {self._count}  size: {config.size}  steps: {config.steps}")
         return backbone
 
@@ -77,6 +81,13 @@ class Maximizing(run.Work):
         for layer, channels in self._chosen:
             yield layer, channels, values[first : first + len(channels)]
             first += len(channels)
+
+    def _sheet_size(self):
+        """Width and height, by a sheet with pictures of one pixel, as a large one may not fit into memory twice."""
+        height, width, _ = self._sheet([np.zeros((1, 1, 3))] * self._count).shape
+        columns = min(_COLUMNS, max(len(channels) for _, channels in self._chosen))
+        rows = sum(-(-len(channels) // columns) for _, channels in self._chosen)
+        return width, height + rows * (self.config.size - 1)
 
     def _sheet(self, pictures):
         """With the activations below, once they are known."""

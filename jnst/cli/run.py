@@ -6,7 +6,7 @@ import os
 import shlex
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import ClassVar
 
 import jax
@@ -18,12 +18,13 @@ from jnst.cli.command import BAD_INPUT, DIVERGED, DONE, INTERRUPTED
 from jnst.cli.interrupt import Interrupt
 from jnst.cli.lines import say, warn
 from jnst.cli.progress import Progress
+from jnst.config import Axis
 from jnst.errors import InputError
 from jnst.images import Picture
 from jnst.types import Snapshot
 from jnst.weights import Backbone
 
-__all__ = ["Work", "enough_memory", "program", "run", "say_device"]
+__all__ = ["Work", "enough_memory", "program", "run", "sheet_of", "say_device"]
 
 
 class Work:
@@ -77,6 +78,12 @@ def run(work: Work, interrupt: Interrupt, *, resume: bool) -> int:
     config = work.config
     with enough_memory(work), api.computing(config) as device, checkpoint.alone(config.output):
         return _Run(work, interrupt, device).work_through(resume)
+
+
+def sheet_of(axes: Sequence[Axis], pictures: Sequence[np.ndarray]) -> Picture:
+    """The pictures of all combinations of the axes' values, `[H, W, 3]` each, as they are, on one sheet."""
+    largest = max(max(picture.shape) for picture in pictures)
+    return Picture(images.labelled_sheet([(axis.flag, axis.texts) for axis in axes], list(pictures), tile=largest))
 
 
 @contextlib.contextmanager

@@ -3,6 +3,7 @@
 import time
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from jnst import api, files, images, inputs, loop, quilting
@@ -11,11 +12,12 @@ from jnst.cli.command import DONE
 from jnst.cli.interrupt import Interrupt
 from jnst.cli.lines import say
 from jnst.cli.progress import Steps
-from jnst.config import TextureConfig
+from jnst.config import TEXTURE_AXES, TextureConfig, swept
 from jnst.errors import InputError
 from jnst.images import Picture
 from jnst.nets import vgg
 from jnst.tasks.stylize import texture as task
+from jnst.tasks.stylize import textures
 
 __all__ = ["quilt", "work_of"]
 
@@ -61,17 +63,30 @@ class _Texture(run.Work):
     def _least(self, sample, padding):
         """The shortest side that the layers can be computed of, which sample and output have."""
         config = self.config
+        where = f"pixels on each side, for --layers={config.layers}"
         least = vgg.min_size(config.names, "wrap" if config.tileable else padding)
-        expected = f"expected at least {least} pixels on each side, for --layers={config.layers}"
         if min(sample.size) < least:
-            raise InputError(f"--image={config.image}: {sample.size[0]}x{sample.size[1]} pixels; {expected}")
+            across, down = sample.size
+            raise InputError(f"--image={config.image}: {across}x{down} pixels; expected at least {least} {where}")
         if min(config.shape) < least:
-            raise InputError(f"--size={config.size}: {expected}")
+            raise InputError(f"--size={config.size}: expected at least {least} {where}")
         return least
 
     def prepare(self, snapshot):
         if len(self.sizes) > 1:
             say("scales: " + ", ".join("{}x{}".format(*size) for size in self.sizes))
+        if self.config.axis:
+            _, lanes = swept(self.config, TEXTURE_AXES)
+            return textures.prepare(
+                jnp.stack([jax.random.key(lane.seed) for lane in lanes]),
+                self.backbone.params,
+                self.samples,
+                self.sizes,
+                lanes,
+                room=api.room(self.config.device),
+                snapshot=snapshot,
+                **self._network(),
+            )
         return task.prepare(
             jax.random.key(self.config.seed),
             self.backbone.params,
@@ -87,15 +102,26 @@ class _Texture(run.Work):
     def _network(self):
         return {"padding": self.backbone.padding, "standardize": self.backbone.standardize}
 
+    def preview(self, image):
+        if self.config.axis:
+            return run.sheet_of(swept(self.config, TEXTURE_AXES)[0], image)
+        return Picture(image)
+
     def picture(self, result):
-        image = result.image
+        if not self.config.axis:
+            image, self.residuals = self._finished(result.image)
+            return Picture(image)
+        pairs = [self._finished(image) for image in result.image]
+        self.residuals = [residuals for _, residuals in pairs]
+        return self.preview([image for image, _ in pairs])
+
+    def _finished(self, image):
+        """The texture as it is shown, and its residuals."""
         if self.config.histogram == "match":
             image = images.match_histogram(image, self.samples[-1])
-        self.residuals = task.gram_residuals(
-            self.backbone.params, image, self.samples[-1], self.config, **self._network()
-        )
-        say("Gram residuals: " + "  ".join(f"{name} {100 * value:.2g}%" for name, value in self.residuals.items()))
-        return Picture(image)
+        found = task.gram_residuals(self.backbone.params, image, self.samples[-1], self.config, **self._network())
+        say("Gram residuals: " + "  ".join(f"{name} {100 * value:.2g}%" for name, value in found.items()))
+        return image, found
 
     def more(self, result):
         return {"gram_residuals": self.residuals}

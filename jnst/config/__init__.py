@@ -20,10 +20,10 @@ from jnst.config.choices import (
     TOTAL_VARIATIONS,
 )
 from jnst.config.distill import DistillConfig
-from jnst.config.dream import DREAMS, FILMS, DreamConfig, check_dream
+from jnst.config.dream import DREAM_AXES, DREAMS, FILMS, DreamConfig, check_dream
 from jnst.config.explore import LOOKS, ExploreConfig, check_explore, parse_threshold
 from jnst.config.grid import ALONE, NO_AXES, Axis, GridConfig, check_grid, parse_axes, swept
-from jnst.config.invert import InvertConfig, check_invert
+from jnst.config.invert import INVERT_AXES, InvertConfig, check_invert
 from jnst.config.layers import LAYERS, convolution_of, halvings_of
 from jnst.config.maximize import MAXIMIZE, ROBUST, MaximizeConfig, check_maximize
 from jnst.config.options import check, option_line
@@ -31,7 +31,7 @@ from jnst.config.picture import PictureConfig
 from jnst.config.scales import Scale, check_scales, is_explicit, plan_scales
 from jnst.config.specs import ObjectiveSpec, OptimizerConfig, TrainConfig
 from jnst.config.stylize import StylizeConfig, check_config, chosen_layers, parse_rate
-from jnst.config.texture import HISTOGRAMS, METHODS, TextureConfig, check_texture
+from jnst.config.texture import HISTOGRAMS, METHODS, TEXTURE_AXES, TextureConfig, check_texture
 from jnst.config.values import join_list, parse_channels, parse_layers, parse_mix, split_list
 from jnst.config.weights import WeightsConfig
 
@@ -40,9 +40,11 @@ __all__ = [
     "BLOCKS",
     "CONVOLUTIONS",
     "DREAMS",
+    "DREAM_AXES",
     "FILMS",
     "HISTOGRAMS",
     "INITS",
+    "INVERT_AXES",
     "LAYERS",
     "LINE_SEARCHES",
     "LOOKS",
@@ -72,6 +74,7 @@ __all__ = [
     "OptimizerConfig",
     "Scale",
     "StylizeConfig",
+    "TEXTURE_AXES",
     "TextureConfig",
     "TrainConfig",
     "WeightsConfig",

@@ -3,17 +3,21 @@
 import dataclasses
 
 from jnst.config.choices import NORMALIZES
+from jnst.config.grid import swept
 from jnst.config.options import check, option
 from jnst.config.picture import PictureConfig
 from jnst.config.values import parse_channels
 from jnst.errors import InputError
 
-__all__ = ["DREAMS", "FILMS", "DreamConfig", "check_dream"]
+__all__ = ["DREAMS", "DREAM_AXES", "FILMS", "DreamConfig", "check_dream"]
 
 DREAMS = {
     "square": "half the mean square of the activations: their gradient is the activation itself, as in the original",
     "mean": "the mean of the activations, as in TensorFlow's tutorial",
 }
+
+DREAM_AXES = ("seed", "step_size")
+"""Flags that are traced, so that their values share one program."""
 
 FILMS = (".gif", ".webp", ".mp4")
 """What `--zoom` writes, by its ending; .mp4 by ffmpeg."""
@@ -39,6 +43,10 @@ class DreamConfig(PictureConfig):
     zoom: int = option(0, "Frames of a film, each the last one enlarged and dreamed on; 0: a picture.", lower=0)
     zoom_scale: float = option(1.05, "How much a frame is enlarged.", above=1.0, upper=2.0)
     frame_rate: float = option(12.0, "Frames a second.", above=0.0, upper=120.0)
+    axis: tuple[str, ...] = option(
+        (),
+        "An axis over seed or step_size, such as step_size=0.5,1.5,4: all in one program, on one sheet. Repeat.",
+    )
     print_every: int = option(
         10, "Steps between printed activations and rows of the trace; 0: the first and last only.", lower=0
     )
@@ -59,6 +67,14 @@ def check_dream(config: DreamConfig) -> None:
         raise InputError(f"--tile={config.tile}: has no --padding=wrap; expected --tile=0, or another padding")
     if config.normalize == "none":
         raise InputError("--normalize=none: expected mean or deviation")
+    if config.axis:
+        if config.zoom:
+            raise InputError(f"--axis={config.axis[0]}: a film has no axes; expected --zoom=0")
+        axes, runs = swept(config, DREAM_AXES)
+        if config.image == "noise" and any(axis.flag == "seed" for axis in axes):
+            raise InputError("--axis=seed: the noise that is dreamed on is of one seed; expected a picture as --image")
+        for run in runs:
+            check(run)
     is_film = config.output.lower().endswith(FILMS)
     if config.zoom and not is_film:
         raise InputError(f"--output={config.output}: expected {', '.join(FILMS)} with --zoom")

@@ -2,12 +2,17 @@
 
 import dataclasses
 
+from jnst.config.grid import swept
 from jnst.config.options import check, option
 from jnst.config.picture import PictureConfig
 from jnst.config.values import parse_layers
 from jnst.errors import InputError
 
-__all__ = ["InvertConfig", "check_invert"]
+__all__ = ["INVERT_AXES", "InvertConfig", "check_invert"]
+
+
+INVERT_AXES = ("seed", "alpha", "alpha_weight", "tv_weight", "tv_beta")
+"""Flags that are traced, so that their values share one program."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -23,6 +28,9 @@ class InvertConfig(PictureConfig):
     steps: int = option(300, "Updates, for each of the layers.", lower=1, upper=10_000_000)
     restarts: int = option(
         1, "Starts from different noise, all in one program; the strip gets a row for each.", lower=1, upper=64
+    )
+    axis: tuple[str, ...] = option(
+        (), "An axis over seed, alpha, alpha_weight, tv_weight or tv_beta: all in one program, a row each. Repeat."
     )
     alpha: float = option(6.0, "The power of the norm that keeps pixels near gray.", lower=1.0, upper=64.0)
     alpha_weight: float = option(1e-4, "Weight of that norm.", lower=0.0, upper=1e12)
@@ -44,6 +52,11 @@ def check_invert(config: InvertConfig) -> None:
     for name in ("image", "output"):
         if not getattr(config, name):
             raise InputError(f"--{name} is missing: expected a picture file (no arguments at all show an example)")
+    if config.axis:
+        for run in swept(config, INVERT_AXES)[1]:
+            check(run)
+        if config.restarts > 1:
+            raise InputError(f"--restarts={config.restarts}: expected 1 with --axis; --axis=seed=0,1,2 starts anew")
     parse_layers("layers", config.layers)
     if ":" in config.layers:
         raise InputError(f"--layers={config.layers}: each layer is inverted by itself; expected names without weights")

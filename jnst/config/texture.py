@@ -3,6 +3,7 @@
 import dataclasses
 
 from jnst.config.choices import PRECONDITIONERS
+from jnst.config.grid import swept
 from jnst.config.layers import halvings_of
 from jnst.config.options import check, option
 from jnst.config.picture import PictureConfig
@@ -11,7 +12,7 @@ from jnst.config.values import parse_layers
 from jnst.errors import InputError
 from jnst.normalizations import NORMALIZATIONS
 
-__all__ = ["HISTOGRAMS", "METHODS", "TextureConfig", "check_texture"]
+__all__ = ["HISTOGRAMS", "METHODS", "TEXTURE_AXES", "TextureConfig", "check_texture"]
 
 METHODS = {
     "gram": "a picture with the sample's Gram matrices (Gatys et al. 2015)",
@@ -21,6 +22,10 @@ HISTOGRAMS = {
     "none": "colors as they are found",
     "match": "each channel's distribution made the sample's at the end, as Gatys et al. 2015 do",
 }
+
+
+TEXTURE_AXES = ("seed", "noise_width", "tv_weight")
+"""Flags that are traced, so that their values share one program."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -39,12 +44,17 @@ class TextureConfig(PictureConfig):
     )
     steps: int = option(300, "Updates, at each of the scales.", lower=1, upper=10_000_000)
     scales: str = option("2", "Sizes to go through, each half the next: a number of them.", choices=tuple("12345678"))
+    axis: tuple[str, ...] = option(
+        (), "An axis over seed, noise_width or tv_weight, such as seed=0,1,2: all in one program, on one sheet. Repeat."
+    )
     histogram: str = option("none", "What happens to the colors at the end.", choices=HISTOGRAMS)
     noise_width: float = option(64.0, "Half width of the noise that it starts from, of 255.", lower=0.0, upper=255.0)
     tv_weight: float = option(0.0, "Weight of the total variation.", lower=0.0, upper=1e12)
     normalization: str = option("relative", "How differences become terms.", choices=NORMALIZATIONS)
     history: int = option(20, "Pairs that L-BFGS remembers.", lower=1, upper=1000)
-    preconditioner: str = option("fourier", "What L-BFGS takes for granted of the loss.", choices=PRECONDITIONERS)
+    preconditioner: str = option(
+        "fourier", "What L-BFGS takes for granted of the loss; with --tileable always none.", choices=PRECONDITIONERS
+    )
     tile: str = option("auto", "Longest side of a tile in pixels, as of stylize; 0: none; auto: as the memory allows.")
     patch: int = option(48, "Of --method=patches: side of a patch in pixels.", lower=4, upper=4096)
     tolerance: float = option(
@@ -73,7 +83,7 @@ class TextureConfig(PictureConfig):
             content_layers="",
             style_layers=self.layers,
             content_weight=0.0,
-            style_weight=1.0,
+            style_weight=100.0,  # with 1, L-BFGS takes the first changes for rounding, and learns nothing of them
             tv_weight=self.tv_weight,
             steps=self.steps,
             init="noise",
@@ -82,7 +92,7 @@ class TextureConfig(PictureConfig):
             pooling=self.pooling,
             padding="wrap" if self.tileable else self.padding,
             history=self.history,
-            preconditioner=self.preconditioner,
+            preconditioner="none" if self.tileable else self.preconditioner,  # it mirrors the picture at its edges
             tile="0" if self.tileable and self.tile == "auto" else self.tile,
             seed=self.seed,
             print_every=self.print_every,
@@ -105,6 +115,13 @@ def check_texture(config: TextureConfig) -> None:
     parse_layers("layers", config.layers)
     if config.tile not in ("auto", "0") and not (config.tile.isdecimal() and 16 <= int(config.tile) <= 65535):
         raise InputError(f"--tile={config.tile}: expected auto, 0, or a whole number from 16 to 65535")
+    if config.axis:
+        if config.method == "patches":
+            raise InputError(f"--axis={config.axis[0]}: is of --method=gram; expected none with --method=patches")
+        if config.tile not in ("auto", "0"):
+            raise InputError(f"--tile={config.tile}: textures of an axis are computed whole; expected 0, or auto")
+        for run in swept(config, TEXTURE_AXES)[1]:
+            check(run)
     if not config.tileable or config.method == "patches":
         return
     if config.padding not in ("auto", "wrap"):

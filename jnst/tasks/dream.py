@@ -173,6 +173,7 @@ def prepare(
     config: DreamConfig,
     *,
     guide: Image | None = None,
+    lanes: Sequence[DreamConfig] = (),
     padding: str = "zeros",
     standardize: bool = False,
     room: int | None = None,
@@ -181,11 +182,13 @@ def prepare(
     """A dream, its first octave compiled.
 
     Args:
-        key: Of the jitter.
+        key: Of the jitter; one for each lane, where there are lanes.
         params: Backbone.
         pictures: The picture at every octave's size, the smallest first, `[H, W, 3]`.
         config: Paths and sizes in it are not looked at.
         guide: A picture whose features shall appear.
+        lanes: Configs that differ in traced numbers (`config.DREAM_AXES`): all are dreamed in one program, and pictures
+            are `[lanes, H, W, 3]`.
         padding: The backbone's.
         standardize: Scale the backbone to unit variance on the pictures first (random filters).
         room: Bytes that the device has left; None: not asked for.
@@ -219,24 +222,30 @@ def prepare(
     seen = {} if guide is None else _seen(net, jnp.asarray(guide, dtype), goal=dataclasses.replace(goal, tile=0))
     shared = (prepared(net), seen)
     optimizer = OptimizerConfig(optimizer="sgd", normalize=config.normalize, projection="clip", last=True)
-    rates = Rates(jnp.asarray(config.step_size / 255, dtype))
+    each = (lambda function: jax.vmap(function)) if lanes else lambda function: function
+    step_sizes = [run.step_size for run in lanes] if lanes else config.step_size
+    rates = Rates(jnp.asarray(step_sizes, dtype) / 255)
 
     def make(number):
         base = pictures[number]
 
-        def begin(state):
-            detail = state.canvas - pictures[number - 1]
+        def grown(canvas):
+            detail = canvas - pictures[number - 1]
             return jnp.clip(base + ops.resize(detail, base.shape[:2], "cubic"), 0, 1)
 
+        def start():
+            return jnp.array(jnp.broadcast_to(base, (len(lanes), *base.shape)) if lanes else base, copy=True)
+
         return make_stage(
-            jax.random.fold_in(key, number),
+            each(lambda key: jax.random.fold_in(key, number))(key),
             goal,
             shared,
-            lambda: jnp.array(base, copy=True),
+            start,
             rates,
             optimizer,
             steps=config.steps,
-            grow=begin if number else None,
+            lanes=len(lanes),
+            grow=(lambda state: each(grown)(state.canvas)) if number else None,
             room=room,
         )
 
@@ -254,7 +263,7 @@ def prepare(
         sizes=tuple(picture.shape[:2] for picture in pictures),
         make=make,
         begin=stage.begin,
-        finish=lambda canvas: np.clip(ops.resize(jnp.asarray(canvas), size, "cubic"), 0, 1),
+        finish=lambda canvas: np.clip(each(lambda one: ops.resize(one, size, "cubic"))(jnp.asarray(canvas)), 0, 1),
         config=config,
         summands=(),
         trace=[],

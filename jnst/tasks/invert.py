@@ -53,9 +53,10 @@ class Inversion:
             image: In [0, 1].
             shared: The network; the given picture with jitter, its features without; the numbers
                 `(alpha, weight of the norm, beta, weight of the total variation)`.
-            own: Not used.
+            own: A lane's own four numbers; empty: those of all.
         """
-        params, given, (alpha, alpha_weight, beta, tv_weight) = shared
+        params, given, numbers = shared
+        alpha, alpha_weight, beta, tv_weight = own or numbers
         found, target = image, given
         if self.jitter:
             offset = transforms.offset(key, self.jitter)
@@ -81,6 +82,7 @@ def prepare(
     image: Image,
     config: InvertConfig,
     *,
+    lanes: Sequence[InvertConfig] = (),
     padding: str = "zeros",
     standardize: bool = False,
     room: int | None = None,
@@ -93,11 +95,12 @@ def prepare(
     may go another way).
 
     Args:
-        key: Of the noise and the jitter.
+        key: Of the noise and the jitter; one for each lane, where there are lanes.
         params: Backbone.
         image: `[H, W, 3]`, whose features are inverted.
         config: Paths and sizes in it are not looked at. With `restarts` above 1 the pictures are
             `[restarts, H, W, 3]`, from one program.
+        lanes: Configs that differ in traced numbers (`config.INVERT_AXES`) instead of restarts: all in one program.
         padding: The backbone's.
         standardize: Scale the backbone to unit variance on the picture first (random filters).
         room: Bytes that the device has left; None: not asked for.
@@ -121,32 +124,35 @@ def prepare(
     for layer in config.names:
         _check(layer, float(losses.squares(_features(net, image, goal=_goal(config, layer, padding)))))
     optimizer = OptimizerConfig(optimizer="lbfgs", history=config.history)
-    numbers = tuple(
-        jnp.asarray(value, dtype) for value in (config.alpha, config.alpha_weight, config.tv_beta, config.tv_weight)
-    )
-    lanes = config.restarts if config.restarts > 1 else 0
+    numbers = _numbers(config, dtype)
+    own = jax.tree.map(lambda *each: jnp.stack(each), *(_numbers(lane, dtype) for lane in lanes)) if lanes else ()
+    count = len(lanes) or config.restarts
+    keys = key if lanes else jnp.repeat(key[None], count)
+    order = jnp.zeros(count, jnp.int32) if lanes else jnp.arange(count)  # a lane is the first start of its own seed
+    alone = count == 1 and not lanes
 
     def make(number):
         goal = _goal(config, config.names[number], padding)
-        noise_key, step_key = jax.random.split(jax.random.fold_in(key, LAYERS.index(goal.layer)))
+        pairs = jax.vmap(lambda one: jax.random.split(jax.random.fold_in(one, LAYERS.index(goal.layer))))(keys)
+        noise_keys, step_keys = (jax.vmap(jax.random.fold_in)(pairs[:, place], order) for place in (0, 1))
         given = image if config.jitter else _features(net, image, goal=goal)
         needed = {name: net[name] for name in ("mean", *vgg.convolutions([goal.layer]))}
 
         def start():
-            keys = jax.vmap(lambda lane: jax.random.fold_in(noise_key, lane))(jnp.arange(max(1, lanes)))
-            noise = jax.vmap(lambda one: _NOISE * jax.random.normal(one, image.shape, dtype))(keys)
+            noise = jax.vmap(lambda one: _NOISE * jax.random.normal(one, image.shape, dtype))(noise_keys)
             canvas = jnp.clip(0.5 + noise, 0, 1)
-            return canvas if lanes else canvas[0]
+            return canvas[0] if alone else canvas
 
         return make_stage(
-            step_key if lanes else jax.random.fold_in(step_key, 0),  # a stage folds in the lanes' numbers itself
+            step_keys[0] if alone else step_keys,
             goal,
             (prepared(needed), given, numbers),
             start,
             Rates(jnp.asarray(1, dtype)),
             optimizer,
             steps=config.steps,
-            lanes=lanes,
+            own=own,
+            lanes=0 if alone else count,
             room=room,
         )
 
@@ -204,6 +210,11 @@ def relative_errors(
         every = pictures if pictures.ndim == 4 else pictures[None]
         errors.append([float(jnp.sqrt(losses.squares(features(net, one) - target) / size)) for one in every])
     return errors
+
+
+def _numbers(config, dtype):
+    chosen = config.alpha, config.alpha_weight, config.tv_beta, config.tv_weight
+    return tuple(jnp.asarray(value, dtype) for value in chosen)
 
 
 def _check(layer, size):

@@ -121,6 +121,19 @@ def test_a_killed_run_goes_on_to_the_same_bytes(here, tiny_file):
     assert (here / "o.png").read_bytes() == (here / "whole.png").read_bytes()
 
 
+def test_an_axis_is_one_sheet_and_its_flagfile_makes_it_again(here, tiny_file):
+    axes = ["--axis=step_size=1,20", "--axis=seed=0,1,2"]
+    assert call(*RUN, f"--weights={tiny_file}", *axes, "--output=o.png") == 0
+    sheet = images.load("o.png")
+    assert call(*RUN, f"--weights={tiny_file}", "--output=one.png") == 0
+    one = images.load("one.png")
+    assert sheet.size[0] > 2 * one.size[0]
+    assert sheet.size[1] > 3 * one.size[1]
+    assert call("--flagfile=o.flags", "--output=again.png") == 0
+    assert (here / "o.png").read_bytes() == (here / "again.png").read_bytes()
+    assert call("--flagfile=o.flags", "--resume") == 0
+
+
 BAD = {
     "no image": (["--image="], ["--image is missing"]),
     "no output": (["--output="], ["--output is missing"]),
@@ -146,6 +159,9 @@ BAD = {
     "noise of the picture's size": (["--image=noise", "--size=0"], ["--size=0: noise has no size"]),
     "noise too small": (["--image=noise", "--size=8", "--layers=relu5_1"], ["--size=8: expected at least 16"]),
     "a film's ending": (["--output=o.gif"], ["--output=o.gif: is a film; expected --zoom"]),
+    "axis of the program": (["--axis=layers=relu1_1,relu1_2"], ["--axis=layers=relu1_1,relu1_2: layers is of the whole"]),
+    "axis of a film": (["--axis=seed=1,2", "--zoom=2", "--output=o.gif"], ["--axis=seed=1,2: a film has no axes"]),
+    "axis out of range": (["--axis=step_size=1,-1"], ["--step_size=-1.0: expected a number greater than 0"]),
     "unknown ending": (["--output=o.bmp"], ["--output=o.bmp: expected a name ending in .png"]),
     "folder is a file": (["--output=text.png/o.png"], ["--output=text.png/o.png: cannot be written"]),
     "output is the image": (["--output=photo.png"], ["would replace photo.png"]),

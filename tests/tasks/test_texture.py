@@ -40,7 +40,11 @@ def _features(params, image, padding):
     height, width, _ = image.shape
     torus = padding == "wrap"
     found = reference.features(
-        params, np.tile(image, (3, 3, 1)) if torus else image, ("conv1_1", "relu1_2"), "avg", "zeros"
+        params,
+        np.tile(image, (3, 3, 1)) if torus else image,
+        ("conv1_1", "relu1_2"),
+        "avg",
+        "zeros" if torus else padding,
     )
     if torus:
         found = {name: map_[height : 2 * height, width : 2 * width] for name, map_ in found.items()}
@@ -52,7 +56,7 @@ def _grams(params, image, padding):
 
 
 def _residuals(params, image, sample, padding):
-    found, target = (_grams(params, picture, padding) for picture in (image, sample))
+    found, target = _grams(params, image, padding), _grams(params, sample, "reflect" if padding == "wrap" else padding)
     return {name: math.sqrt(np.sum((found[name] - target[name]) ** 2) / np.sum(target[name] ** 2)) for name in found}
 
 
@@ -118,7 +122,7 @@ def test_the_loss_is_that_of_the_residuals(run, tiny, pictures):
     for place in ((12, (16, 24)), (18, (16, 24)), (24, (16, 24))):
         image, terms = seen[place]
         found = task.gram_residuals(tiny, image, pictures[1], config, **more)
-        expected = sum(weights[name] * value**2 for name, value in found.items())
+        expected = 100 * sum(weights[name] * value**2 for name, value in found.items())
         np.testing.assert_allclose(terms["style"], expected, rtol=2e-3)
         assert terms["total"] == terms["style"]
 
@@ -131,7 +135,7 @@ def test_the_loss_is_numpys(run, tiny, pictures):
     weights = {"conv1_1": 1 / 3, "relu1_2": 0.25, "pool1": 0.5}
     found, target = (_grams(tiny, picture, "zeros") for picture in _wide((image, pictures[1])))
     parts = {name: reference.style_loss(found[name], target[name], "relative") for name in found}
-    np.testing.assert_allclose(terms["style"], sum(weights[name] * parts[name] for name in parts), rtol=2e-3)
+    np.testing.assert_allclose(terms["style"], 100 * sum(weights[name] * parts[name] for name in parts), rtol=2e-3)
 
 
 def test_residuals_fall_and_sizes_are_those_asked_for(run, tiny, pictures):
@@ -231,6 +235,16 @@ def test_a_rolled_texture_costs_the_same_on_a_torus_alone(x64, tiny, pictures):
     assert np.abs(costs[1]).max() > 1e-4
 
 
+@pytest.mark.parametrize("size", [(8, 12), (6, 9), (4, 6)])
+def test_a_torus_is_enlarged_over_its_edges(x64, rng, size):
+    image = rng.uniform(size=(4, 6, 3))
+    found = task.enlarged(image, size)
+    steps = size[0] // 2, size[1] // 3
+    np.testing.assert_allclose(
+        task.enlarged(np.roll(image, (2, 2), (0, 1)), size), np.roll(found, steps, (0, 1)), atol=1e-12
+    )
+
+
 @pytest.fixture(scope="module")
 def converged():
     """Two textures of waves, alike but for the torus: no pixel is far from its neighbors', to 64 random filters."""
@@ -239,7 +253,7 @@ def converged():
     sample = (0.5 + 0.2 * np.stack(waves, -1)).astype(np.float32)
     params, found = random_backbone(0, ["relu1_1"]).params, {}
     for tileable in (True, False):
-        config = _config(size="32", tileable=tileable, layers="relu1_1", padding="auto", steps=150, scales="1")
+        config = _config(size="32", tileable=tileable, layers="relu1_1", padding="auto", steps=150, scales="2")
         found[tileable] = _run(params, sample, config, standardize=True)
     return found
 
@@ -266,7 +280,7 @@ def test_a_tileable_texture_has_no_seam_and_another_has(converged):
 
 def test_it_is_a_style_transfer_without_a_content():
     painting = _config(tileable=True, padding="auto").painting()
-    assert (painting.content_layers, painting.content_weight, painting.style_weight) == ("", 0.0, 1.0)
+    assert (painting.content_layers, painting.content_weight, painting.style_weight) == ("", 0.0, 100.0)
     assert (painting.padding, painting.tile, painting.init) == ("wrap", "0", "noise")
     shared = {field.name for field in dataclasses.fields(TextureConfig)}
     shared &= {field.name for field in dataclasses.fields(painting)} - {"output", "weights", "source", "size", "scales"}

@@ -3,6 +3,7 @@
 Each part is made for one run or one picture, so that several runs can share it.
 """
 
+import dataclasses
 import functools
 from collections.abc import Sequence
 
@@ -19,6 +20,7 @@ from jnst.config import (
     chosen_layers,
     parse_rate,
 )
+from jnst.nets import vgg
 from jnst.network import network as _network
 from jnst.network import prepared
 from jnst.types import Image, Params, Rates, Statistic, Weights
@@ -34,6 +36,7 @@ __all__ = [
     "rates",
     "recolored",
     "start",
+    "style_spec",
     "style_statistics",
     "weights",
 ]
@@ -96,10 +99,24 @@ def content_targets(params: Params, content: Image, spec: ObjectiveSpec) -> dict
     return objective.content_targets(params, content, spec)
 
 
-@functools.partial(jax.jit, static_argnames=("spec",))
 def style_statistics(params: Params, style: Image, spec: ObjectiveSpec) -> dict[str, Statistic]:
-    """`objective.style_statistics`, compiled."""
-    return objective.style_statistics(params, style, spec)
+    """`objective.style_statistics` of a style image, compiled; seen as `style_spec` says."""
+    return _style_statistics(params, style, style_spec(spec, style.shape))
+
+
+_style_statistics = functools.partial(jax.jit, static_argnames=("spec",))(objective.style_statistics)
+
+
+def style_spec(spec: ObjectiveSpec, shape: Sequence[int]) -> ObjectiveSpec:
+    """How a style image of a shape is looked at: as the canvas is, but that it is never a torus.
+
+    Its opposite edges do not meet: padded with itself, it would have a seam, and the canvas were asked for one. Beyond
+    its border lies its mirror image instead, or where it is too small for that, its outermost pixels.
+    """
+    if spec.padding != "wrap":
+        return spec
+    mirrored = min(shape[:2]) >= vgg.min_size(spec.style_layers, "reflect")
+    return dataclasses.replace(spec, padding="reflect" if mirrored else "replicate")
 
 
 def network(

@@ -2,23 +2,24 @@
 
 From noise, a picture of any size with the sample's Gram matrices. Departures from the paper: differences are relative
 to the sample's (`--normalization`), the picture grows over a few sizes, and L-BFGS is preconditioned. A tileable one is
-computed on a torus: every convolution is padded with the opposite edge.
+computed on a torus: every convolution is padded with the opposite edge, those of the sample with its mirror image.
 """
 
+import functools
 from collections.abc import Sequence
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jnst import tiles
+from jnst import objective, ops, optimize, tiles
 from jnst.config import ObjectiveSpec, TextureConfig
 from jnst.loop import Prepared
 from jnst.tasks.stylize import one, parts
 from jnst.tasks.stylize.stage import AUTO_TILES, Level
 from jnst.types import Image, Params, Snapshot
 
-__all__ = ["gram_residuals", "prepare", "sizes_of"]
+__all__ = ["enlarged", "gram_residuals", "prepare", "scaled", "sizes_of"]
 
 
 def sizes_of(config: TextureConfig, least: int) -> list[tuple[int, int]]:
@@ -80,7 +81,7 @@ def prepare(
     """
     padding = "wrap" if config.tileable else padding
     if standardize:  # on the sample alone: the gray picture that stands for a content is none of the texture's
-        params = _scaled(params, samples[-1], config, parts.objective_spec(config.painting(), padding))
+        params = scaled(params, samples[-1], config, parts.objective_spec(config.painting(), padding))
     levels = [
         Level(np.full((height, width, 3), 0.5, np.float32), (sample,), None, config.steps)
         for (width, height), sample in zip(sizes, samples, strict=True)
@@ -97,7 +98,29 @@ def prepare(
         room=room,
         snapshot=snapshot,
     )
-    return run._replace(summands=("style", "tv"))  # there is no content
+    run = run._replace(summands=("style", "tv"))  # there is no content
+    return run._replace(make=functools.partial(_on_a_torus, run.make, config)) if config.tileable else run
+
+
+def _on_a_torus(make, config, number):
+    """A scale that begins with the one before enlarged over its edges; elsewhere a border is repeated."""
+    stage, painting = make(number), config.painting()
+
+    def grow(state):
+        canvas = jnp.clip(enlarged(stage.outcome(state), stage.size), 0, painting.canvas_scale)
+        return optimize.init(canvas, parts.rates(painting), parts.optimizer_config(painting))
+
+    return stage._replace(grow=grow)
+
+
+def enlarged(image: Image, size: tuple[int, int]) -> Image:
+    """A torus `[h, w, 3]` at height and width `size`: the middle of nine of them, resized together.
+
+    >>> enlarged(jnp.array([[[0.0], [1.0], [0.0], [1.0]]]), (1, 8))[0, :, 0].round(1)
+    Array([0.2, 0.2, 0.8, 0.8, 0.2, 0.2, 0.8, 0.8], dtype=float32)
+    """
+    (height, width), nine = size, jnp.tile(image, (3, 3, 1))
+    return ops.resize(nine, (3 * height, 3 * width), "cubic")[height : 2 * height, width : 2 * width]
 
 
 def gram_residuals(
@@ -116,29 +139,33 @@ def gram_residuals(
         image: `[H, W, 3]`.
         sample: `[h, w, 3]`.
         config: Says the layers.
-        padding: The backbone's; a tileable texture is looked at on its torus, the sample likewise.
+        padding: The backbone's; a tileable texture is looked at on its torus.
         standardize: As of `prepare`.
     """
     spec = parts.objective_spec(config.painting(), "wrap" if config.tileable else padding)
     image, sample = (jnp.asarray(picture, parts.dtype_of(config)) for picture in (image, sample))
     if standardize:
-        params = _scaled(params, sample, config, spec)
+        params = scaled(params, sample, config, spec)
     net = parts.network(params, sample, [], spec, precision=config.precision, standardize=False)
-    found, target = (_statistics(net, picture, spec, config.tile) for picture in (image, sample))
-    return {name: _distance(found[name], target[name]) for name in found}
+    found = _statistics(net, image, spec, config.tile)
+    target = _statistics(net, sample, parts.style_spec(spec, sample.shape), config.tile)
+    return {name: _distance(found[name], target[name]) for name in spec.style_layers}  # by depth
 
 
-def _scaled(params: Params, sample: Image, config: TextureConfig, spec: ObjectiveSpec) -> Params:
+def scaled(params: Params, sample: Image, config: TextureConfig, spec: ObjectiveSpec) -> Params:
     """Random filters, scaled on the sample: the same for a run and for its residuals."""
     sample = jnp.asarray(sample, parts.dtype_of(config))
     return parts.network(params, sample, [], spec, precision=config.precision, standardize=True)
+
+
+_whole = functools.partial(jax.jit, static_argnames=("spec",))(objective.style_statistics)
 
 
 def _statistics(params, image, spec, tile):
     """Gram matrices by layer; of a picture that was computed in tiles in tiles too."""
     side = AUTO_TILES[0] if tile in ("auto", "0") else int(tile)
     if tile == "0" or spec.padding == "wrap" or max(image.shape) <= side:
-        return parts.style_statistics(params, image, spec)
+        return _whole(params, image, spec)
     tiling = tiles.make_tiling(image.shape[:2], spec.style_layers, side)
     device = jax.config.jax_default_device or jax.devices()[0]
     return tiles.style_statistics(params, image, tiling, spec, mesh=tiles.make_mesh([device]))
