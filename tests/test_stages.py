@@ -83,19 +83,23 @@ def test_the_goal_is_given_its_key_folded_with_the_step():
         np.testing.assert_allclose(canvas, _by_hand(number, slopes=slopes), rtol=1e-5)
 
 
-def test_equal_goals_are_one_program_and_others_are_not():
+def test_equal_goals_are_one_program_and_others_are_not(monkeypatch):
+    compiled, count = stages.compiler.compiled, []
+    monkeypatch.setattr(stages.compiler, "compiled", lambda lowered: count.append(1) or compiled(lowered))
     _make(Near(0.1))
+    assert len(count) == 1
     before = len(TRACES)
     stage = _make(Near(0.1), key=jax.random.key(2), shared=_aim(0.3), rates=Rates(jnp.float32(0.125)), steps=9)
     _states(stage, 2)
-    assert len(TRACES) == before
-    for other in (
-        lambda: _make(Near(0.1), config=dataclasses.replace(SGD, projection="none")),
-        lambda: _make(Near(0.1), shared=jnp.full((1, 1, 3), 0.8, jnp.float32)),
+    assert (len(TRACES), len(count)) == (before, 1)
+    for number, other in enumerate(
+        (
+            lambda: _make(Near(0.1), config=dataclasses.replace(SGD, projection="none")),
+            lambda: _make(Near(0.1), shared=jnp.full((1, 1, 3), 0.8, jnp.float32)),
+        )
     ):
-        count = len(TRACES)
         other()
-        assert len(TRACES) > count
+        assert len(count) == 2 + number
 
 
 def test_one_traced_lane_serves_all():
@@ -116,6 +120,14 @@ def test_lanes_are_the_single_runs():
         _, alone, canvases = _states(single, 4)
         np.testing.assert_allclose(found[-1][lane], canvases[-1], rtol=1e-6)
         np.testing.assert_allclose(terms["total"][lane], alone["total"], rtol=1e-5)
+
+
+def test_lanes_may_have_their_own_keys_and_rates():
+    keys, rates = jax.random.split(KEY, 2), jnp.asarray([0.25, 0.125], jnp.float32)
+    _, _, found = _states(_make(Near(0.2), key=keys, lanes=2, rates=Rates(rates)), 3)
+    for lane in range(2):
+        _, _, alone = _states(_make(Near(0.2), key=keys[lane], rates=Rates(rates[lane])), 3)
+        np.testing.assert_allclose(found[-1][lane], alone[-1], rtol=1e-6)
 
 
 def test_what_is_shared_may_be_made_when_it_is_needed_and_only_once():

@@ -1,5 +1,7 @@
 """What `explore maximize` makes, as a `run.Work`."""
 
+from pathlib import Path
+
 import jax
 import numpy as np
 
@@ -95,7 +97,8 @@ class _Maximizing(run.Work):
         if self._reached:
             captions = [f"{one}: {_short(number)}" for one, number in zip(captions, self._reached, strict=True)]
         tiles = list(zip(captions, pictures, strict=True))
-        sections = [(f"{layer} of {self.backbone.name}", of_layer) for layer, _, of_layer in self._by_layer(tiles)]
+        name = Path(self.backbone.name).name  # so that the sheet is the same from any folder
+        sections = [(f"{layer} of {name}", of_layer) for layer, _, of_layer in self._by_layer(tiles)]
         size = self.config.size
         return captioned_sheet(sections, side=size, columns=_COLUMNS, letters=max(10, min(16, size // 9)))
 

@@ -22,7 +22,8 @@ def filters(look: Look) -> int:
     kernel = np.asarray(look.backbone.params["conv1_1"]["kernel"], np.float32)  # RGB, whatever the file was trained on
     count = kernel.shape[-1]
     tiles = [(str(channel), plots.enlarged(_around_gray(kernel[..., channel]), 64)) for channel in range(count)]
-    heading = f"conv1_1 of {look.backbone.name}: {count} kernels, gray is 0"
+    name = Path(look.backbone.name).name  # so that the sheet is the same from any folder
+    heading = f"conv1_1 of {name}: {count} kernels, gray is 0"
     say(f"{heading}; each in its own range, red, green and blue as they are weighed")
     look.leave(plots.captioned_sheet([(heading, tiles)], side=66), {"kernels": count})
     return 0

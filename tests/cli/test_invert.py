@@ -223,7 +223,9 @@ def test_a_mistake_is_one_line_and_nothing_is_written(here, tiny_file, capsys, n
     before = listed(here)
     flags, words = BAD[name]
     assert call(*RUN, f"--weights={tiny_file}", "--output=o.png", *flags) == 2
-    assert_one_line(capsys.readouterr().err, *words)
+    captured = capsys.readouterr()
+    assert_one_line(captured.err, *words)
+    assert "step 0/" not in captured.out  # before any work
     assert listed(here) == before
 
 

@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from cli.command import assert_one_line, listed, read_json
-from jnst.cli import checkpoint, explore
+from jnst.cli import checkpoint, explore, maximizing
 from jnst.config import ExploreConfig, MaximizeConfig
 
 RUN = ["--layers=relu1_1:2,relu1_2:3,0", "--size=16", "--steps=4", "--print_every=2", "--robust=none"]
@@ -30,7 +30,7 @@ def made(*arguments):
     return call("maximize", *RUN, "--weights=net.safetensors", *arguments)
 
 
-def test_a_sheet_comes_with_its_record_and_its_flagfile_makes_it_again(studio, capsys):
+def test_a_sheet_comes_with_its_record_and_its_flagfile_makes_it_again(studio, monkeypatch, capsys):
     assert made("--output=a/o.png") == 0
     out = capsys.readouterr().out
     assert "weights: net.safetensors  channels: 3  size: 16  steps: 4\n" in out
@@ -52,7 +52,15 @@ def test_a_sheet_comes_with_its_record_and_its_flagfile_makes_it_again(studio, c
     assert list(sheet.shape[1::-1]) == record["size"]
     assert sheet.shape[1] == 8 + 2 * (16 + 8)  # the layer with most channels has two
     assert len(np.unique(sheet.reshape(-1, 3), axis=0)) > 300
+    headings, drawn = [], maximizing.captioned_sheet
+
+    def draw(sections, **how):
+        headings.extend(heading for heading, _ in sections)
+        return drawn(sections, **how)
+
+    monkeypatch.setattr(maximizing, "captioned_sheet", draw)
     assert call("--flagfile=a/o.flags", "--output=b.png") == 0  # the word is in it
+    assert set(headings) == {"relu1_1 of net.safetensors", "relu1_2 of net.safetensors"}  # no folder
     assert (studio / "b.png").read_bytes() == (studio / "a/o.png").read_bytes()
     assert str(studio).encode() not in (studio / "b.png").read_bytes()
     assert made("--output=c.png", "--seed=1") == 0

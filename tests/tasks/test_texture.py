@@ -258,6 +258,28 @@ def converged():
     return found
 
 
+@pytest.mark.slow
+def test_no_place_of_a_torus_is_special(x64, tiny, pictures):
+    """From a start that is rolled, each step, and each scale, gives what is rolled: a seam could be anywhere."""
+    config = _config(size="32", tileable=True, layers="conv1_1,pool1", padding="auto", scales="2", precision="float64")
+
+    def ends(shift):
+        run = task.prepare(KEY, tiny, [pictures[1]] * 2, task.sizes_of(config, 2), config)
+        state = jax.tree.map(
+            lambda leaf: np.roll(leaf, shift, (0, 1)) if leaf.shape == (16, 16, 3) else leaf, run.begin()
+        )
+        for stage in (run.stage, run.make(1)):
+            if stage is not run.stage:
+                state = stage.grow(state)
+            for _ in range(6):
+                state, _ = stage.advance(jax.tree.map(lambda leaf: jax.numpy.array(leaf, copy=True), state), 1)
+        return np.asarray(state.canvas)
+
+    straight, rolled = ends((0, 0)), ends((6, 2))
+    np.testing.assert_allclose(np.roll(straight, (12, 4), (0, 1)), rolled, atol=1e-11)
+    assert np.abs(straight - rolled).max() > 0.1
+
+
 def _steps_across_the_wrap(image):
     """The mean difference across the wrap, in units of the mean inside; down and across."""
     ratios = []
