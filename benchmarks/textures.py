@@ -36,7 +36,7 @@ def main(argv):
                 return code
     pictures = [images.load(made.get((path, method), path)).rgb for path in samples for method in ROWS.values()]
     sheet = images.labelled_sheet([("", [path.stem for path in samples]), ("", list(ROWS))], pictures, tile=256)
-    Image.fromarray(np.rint(sheet * 255).astype(np.uint8)).save(argv[1], quality=80, optimize=True)
+    Image.fromarray(np.rint(sheet * 255).astype(np.uint8)).save(argv[1], quality=88, optimize=True)
     for (path, method), output in made.items():
         found = report.read_record(str(output))["gram_residuals"].items()
         print(f"| {path.stem} | {method} | " + " | ".join(f"{100 * value:.2g}%" for _, value in found) + " |")

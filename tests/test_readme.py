@@ -6,12 +6,12 @@ from pathlib import Path
 
 import pytest
 
-from jnst.config import DistillConfig, DreamConfig, GridConfig, StylizeConfig, check
+from jnst.config import DistillConfig, DreamConfig, GridConfig, StylizeConfig, TextureConfig, check
 from jnst.normalizations import NORMALIZATIONS
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
-KINDS = {"distill": DistillConfig, "deepdream": DreamConfig}
+KINDS = {"distill": DistillConfig, "deepdream": DreamConfig, "gatys2015": TextureConfig}
 """Whose presets they are, by the first word of their names; the others are of `stylize`."""
 
 
@@ -52,7 +52,7 @@ def test_presets_parse_and_pass_the_checks(preset):
     from absl import flags as absl_flags
 
     from jnst.cli import flags
-    from jnst.config import check_config, check_dream
+    from jnst.config import check_config, check_dream, check_texture
 
     kind = KINDS.get(preset.stem.partition("_")[0], StylizeConfig)
     values = absl_flags.FlagValues()
@@ -63,6 +63,8 @@ def test_presets_parse_and_pass_the_checks(preset):
         check_config(config, count=1)
     elif kind is DreamConfig:
         check_dream(dataclasses.replace(config, image="noise", output="dream.png"))
+    elif kind is TextureConfig:
+        check_texture(dataclasses.replace(config, image="sample.png", output="texture.png"))
     else:
         check(config)
         config.check()
