@@ -1,4 +1,4 @@
-"""A backbone's layers as a task computes with them: on the device, in the precision asked for, prepared for its steps."""
+"""A backbone's layers as a task computes with them: on the device, in the precision asked for."""
 
 import functools
 from collections.abc import Sequence

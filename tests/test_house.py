@@ -53,9 +53,10 @@ LAYERS = {
     "cli": 9,
 }
 # What the commands share.
-SHARED_BY_COMMANDS = {"batch", "cache", "checkpoint", "command", "download", "dreaming", "estimate", "film", "filming", "flags", "interrupt", "inverting", "lines"}
-SHARED_BY_COMMANDS |= {"cluster", "gallery", "page", "painting", "plan", "progress", "report", "run", "sweep", "texturing", "training"}
-SHARED_BY_COMMANDS |= {"comparing", "looks", "maximizing", "showing"}
+SHARED_BY_COMMANDS = {"batch", "cache", "checkpoint", "cluster", "command", "comparing", "download"}
+SHARED_BY_COMMANDS |= {"dreaming", "estimate", "film", "filming", "flags", "gallery", "interrupt"}
+SHARED_BY_COMMANDS |= {"inverting", "lines", "looks", "maximizing", "page", "painting", "plan", "progress"}
+SHARED_BY_COMMANDS |= {"report", "run", "showing", "sweep", "texturing", "training"}
 
 FILES = sorted(PACKAGE.rglob("*.py"))
 MODULES = [

@@ -159,7 +159,7 @@ BAD = {
     "noise of the picture's size": (["--image=noise", "--size=0"], ["--size=0: noise has no size"]),
     "noise too small": (["--image=noise", "--size=8", "--layers=relu5_1"], ["--size=8: expected at least 16"]),
     "a film's ending": (["--output=o.gif"], ["--output=o.gif: is a film; expected --zoom"]),
-    "axis of the program": (["--axis=layers=relu1_1,relu1_2"], ["--axis=layers=relu1_1,relu1_2: layers is of the whole"]),
+    "axis of the program": (["--axis=layers=relu1_1,relu1_2"], ["layers is of the whole program"]),
     "axis of a film": (["--axis=seed=1,2", "--zoom=2", "--output=o.gif"], ["--axis=seed=1,2: a film has no axes"]),
     "axis out of range": (["--axis=step_size=1,-1"], ["--step_size=-1.0: expected a number greater than 0"]),
     "unknown ending": (["--output=o.bmp"], ["--output=o.bmp: expected a name ending in .png"]),
