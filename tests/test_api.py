@@ -39,6 +39,7 @@ def test_the_package_offers_it_by_name():
         jnst.styleize  # noqa: B018
 
 
+@pytest.mark.slow
 def test_floats_bytes_and_files_give_one_picture(bytes_, options, tmp_path):
     content, style = bytes_
     paths = []
@@ -59,6 +60,7 @@ def test_a_jax_array_is_a_picture_too(pictures, options):
     assert jnst.stylize(content, style, **options).image.shape == (16, 16, 3)
 
 
+@pytest.mark.slow
 def test_size_is_the_longest_side_and_style_scale_that_of_the_style(pictures, options, tiny_file):
     result = jnst.stylize(pictures[1], pictures[0], **{**options, "size": 10})
     assert result.image.shape == (6, 10, 3)
@@ -228,6 +230,7 @@ def test_a_loss_that_is_not_finite_at_the_start_is_refused(pictures, options, ti
         jnst.stylize(*pictures, **{**options, "weights": str(path)})
 
 
+@pytest.mark.slow
 def test_random_weights_are_standardized_and_run(pictures):
     result = jnst.stylize(
         *pictures, weights="random:3", size=0, steps=2, content_layers="relu1_1", style_layers="relu1_1"

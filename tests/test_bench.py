@@ -279,6 +279,7 @@ def test_patience_says_what_is_left(capsys):
 # What is printed
 
 
+@pytest.mark.slow
 def test_step_prints_a_table_and_a_line_of_json(fake, capsys):
     assert run("step", "--size=16", "--rounds=3", "--network=mini") == 0
     out = capsys.readouterr().out.splitlines()
@@ -294,6 +295,7 @@ def test_step_prints_a_table_and_a_line_of_json(fake, capsys):
     assert fake.turns()[:3] == [("step", "compile"), ("step:cached", "compile"), ("step:cached", "compile")]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("said", "words"),
     [
@@ -316,6 +318,7 @@ def time_to(*arguments):
     return run("time_to_loss", "--weights=mini", "--content=harbor", "--style=strokes", "--size=16", *arguments)
 
 
+@pytest.mark.slow
 def test_time_to_loss_prints_a_table_and_a_line_of_json(fake, capsys):
     assert time_to("--evals=3", "--ours=--history=7 --projection=none") == 0
     out, err = capsys.readouterr()
@@ -336,6 +339,7 @@ def test_time_to_loss_prints_a_table_and_a_line_of_json(fake, capsys):
     assert fake.turns()[-1] == ("time_to_loss", "run 3.0")
 
 
+@pytest.mark.slow
 def test_a_goal_that_is_not_reached_has_no_ratio(fake, capsys):
     fake.say(losses=[8.0, 1.0])
     assert time_to("--evals=3") == 0

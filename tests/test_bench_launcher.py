@@ -62,6 +62,7 @@ def installed(checkout):
     return path.read_text().splitlines() if path.exists() else []
 
 
+@pytest.mark.slow
 def test_first_use_makes_an_environment_of_its_own_and_later_ones_do_not(checkout):
     found, said = checkout.run("step", "--a=b c", command="bench")
     assert found["args"] == ["step", "--a=b c"]
@@ -81,6 +82,7 @@ def test_first_use_makes_an_environment_of_its_own_and_later_ones_do_not(checkou
     assert len(installed(checkout)) == 1
 
 
+@pytest.mark.slow
 def test_other_commands_have_nothing_of_it(checkout):
     checkout.run(command="bench")
     found, _ = checkout.run(env={"PATH": f"{checkout.bench}/bin:{checkout.tools}"})
@@ -92,6 +94,7 @@ def test_other_commands_have_nothing_of_it(checkout):
     assert b"torch" not in (checkout.venv / "jnst-stamp").read_bytes()
 
 
+@pytest.mark.slow
 def test_where_no_build_for_the_cpu_is_offered_the_usual_one_is_taken(checkout):
     offer(checkout, "2.14.0, 2.13.0, 2.13.0rc1, 2.12.0+cpu")
     _, said = checkout.run(command="bench")
@@ -99,6 +102,7 @@ def test_where_no_build_for_the_cpu_is_offered_the_usual_one_is_taken(checkout):
     assert ("no build of PyTorch for the CPU alone" in said) == (sys.platform == "linux")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("offered", [None, "2.15.0, 2.12.0"])
 def test_where_torch_is_not_to_be_had_one_line_says_so(checkout, offered):
     before = (checkout.state / "offered").read_text()
@@ -122,6 +126,7 @@ def test_torch_that_cannot_be_installed_is_one_line_too(checkout):
     assert not (checkout.bench / "jnst-stamp").exists()
 
 
+@pytest.mark.slow
 def test_environment_that_has_all_is_used(checkout, tmp_path):
     path = make_environment(tmp_path / "ambient")
     env = {"PATH": f"{path}:{checkout.tools}", "PYTHONDONTWRITEBYTECODE": "1"}
@@ -135,6 +140,7 @@ def test_environment_that_has_all_is_used(checkout, tmp_path):
     assert checkout.run(command="bench", env=env)[0]["python"] == str(checkout.bench / "bin" / "python")
 
 
+@pytest.mark.slow
 def test_environment_of_somebody_else_is_installed_into(checkout):
     make_environment(checkout.bench)
     (checkout.bench / "keep").touch()

@@ -30,6 +30,7 @@ def test_a_step_in_tiles_beside_a_whole_one():
     assert (found["size"], found["tile"], found["network"], found["optimizer"]) == (300, 64, "mini", "adam")
 
 
+@pytest.mark.slow
 def test_what_is_wrong_is_one_line():
     done = bench("--tile=3")
     assert done.returncode == 2

@@ -70,6 +70,7 @@ def test_is_a_cross_correlation(rng):
     np.testing.assert_array_equal(y[0], 0)
 
 
+@pytest.mark.slow
 @each_padding
 def test_gradients_are_finite_differences(x64, rng, padding):
     arrays = tuple(map(jnp.asarray, _arrays(rng, shape=(4, 3, 2), out=2)))
@@ -93,6 +94,7 @@ def test_on_a_torus_one_row_is_its_own_neighbor(x64, rng):
     np.testing.assert_allclose(ours[0, 0], x[0, 0] @ kernel.sum((0, 1)) + bias, rtol=1e-12)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("channels", [2, pytest.param(5, marks=pytest.mark.slow)])
 def test_on_a_torus_a_rolled_map_has_the_rolled_gradients(x64, rng, channels):
     x, kernel, bias = _arrays(rng, shape=(4, 5, channels), out=3)
@@ -118,6 +120,7 @@ def _kernel_gradient(x, weight, padding):
     return found
 
 
+@pytest.mark.slow
 @each_padding
 def test_kernel_and_bias_gradients_equal_a_loop_over_places_and_images(x64, rng, padding):
     _, kernel, bias = _arrays(rng, shape=(4, 5, 2), out=3)
@@ -133,6 +136,7 @@ def test_kernel_and_bias_gradients_equal_a_loop_over_places_and_images(x64, rng,
     np.testing.assert_allclose(shift, weights.sum((0, 1, 2)), rtol=1e-10)
 
 
+@pytest.mark.slow
 @each_padding
 def test_gradients_over_many_images_are_finite_differences(x64, rng, padding):
     _, kernel, bias = map(jnp.asarray, _arrays(rng, shape=(4, 3, 2), out=2))
@@ -181,6 +185,7 @@ _CASES = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("padding", "channels", "size", "rectify"),
     [
@@ -228,6 +233,7 @@ def test_float32_gradients_of_the_image_are_right_to_a_millionth(x64, rng, chann
     np.testing.assert_allclose(ours, expected, rtol=0, atol=1e-6 * np.abs(expected).max())
 
 
+@pytest.mark.slow
 def test_bfloat16_gradients_by_planes_are_near_the_float32_ones(rng):
     arrays = [*_arrays(rng, np.float32, (6, 9, 3), 64), rng.standard_normal((6, 9, 64)).astype(np.float32)]
     half = [jnp.asarray(array, jnp.bfloat16) for array in arrays]

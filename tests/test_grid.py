@@ -80,6 +80,7 @@ def test_lanes_are_the_runs_alone(x64, config, loop):
     assert float(jnp.max(lanes.terms["total"] / jnp.array([one[1]["total"] for one in alone]))) < 1.001
 
 
+@pytest.mark.slow
 def test_a_lane_that_is_not_finite_keeps_its_best_and_harms_no_other():
     config = OptimizerConfig(optimizer="sgd", projection="none")
     rates = jnp.array([0.01, 10.0, 0.01])  # the second one leaps out of the bowl
@@ -120,6 +121,7 @@ def test_a_lane_that_comes_back_has_ended_all_the_same():
     assert float(lanes.best_terms["total"][0]) == min(totals[:bad])
 
 
+@pytest.mark.slow
 def test_states_that_were_kept_go_on_where_they_stood():
     config = OptimizerConfig(history=3)
     rates = jnp.array([0.5, 0.7, 1.0])
@@ -143,6 +145,7 @@ def test_states_that_were_kept_go_on_where_they_stood():
         grid.put_states(_lanes(OptimizerConfig(history=4), rates), states, terms)
 
 
+@pytest.mark.slow
 def test_the_program_is_traced_once(monkeypatch):
     traces = []
 

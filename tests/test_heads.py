@@ -21,6 +21,7 @@ def _explicit(student, head):
     return student @ head[:-1] + head[-1]
 
 
+@pytest.mark.slow
 def test_moments_are_means_over_places(x64, rng):
     student, teacher = _maps(rng)
     found = heads.moments(jnp.asarray(student), jnp.asarray(teacher))
@@ -31,6 +32,7 @@ def test_moments_are_means_over_places(x64, rng):
     np.testing.assert_allclose(heads.variance(found), goal.var(0), rtol=1e-10)
 
 
+@pytest.mark.slow
 def test_the_head_is_the_least_squares_solution(x64, rng):
     student, teacher = _maps(rng)
     found = heads.fit(heads.moments(jnp.asarray(student), jnp.asarray(teacher)))
@@ -39,6 +41,7 @@ def test_the_head_is_the_least_squares_solution(x64, rng):
     np.testing.assert_allclose(found, expected, rtol=0, atol=1e-3)  # a ridge of 1e-5 stands between them
 
 
+@pytest.mark.slow
 def test_float32_and_nearly_dependent_channels_fit_as_well(rng):
     student, teacher = _maps(rng)
     student = np.concatenate([student, student[..., :2] * (1 + 1e-6), 0 * student[..., :1]], -1)
@@ -62,6 +65,7 @@ def test_the_residual_is_the_mean_squared_error_of_the_guess(x64, rng):
     np.testing.assert_allclose(found, np.mean((_explicit(student, head) - teacher) ** 2, (0, 1, 2)), rtol=1e-10)
 
 
+@pytest.mark.slow
 def test_guessed_gram_matrices_are_those_of_the_guess(x64, rng):
     student, _ = _maps(rng)
     head = rng.standard_normal((5, 7))
@@ -97,6 +101,7 @@ def test_an_unrelated_network_tells_clearly_less(x64, tiny, pictures, rng):
         assert cosine < 0.999, name
 
 
+@pytest.mark.slow
 def test_the_score_is_that_of_the_guess_itself(x64, tiny, pictures, rng):
     teacher = _features(tiny, pictures[0])
     student = {name: jnp.asarray(rng.random((*maps.shape[:2], 3))) for name, maps in teacher.items()}
@@ -125,6 +130,7 @@ def random_heads(rng):
     return {name: jnp.asarray(rng.standard_normal(shape)) for name, shape in shapes.items()}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("pooling", ["max", "avg", "l2"])
 @pytest.mark.parametrize("missing", ["", "relu1_2"])
 def test_balance_scales_each_channel_to_its_heads_row(x64, student, random_heads, pictures, pooling, missing):
@@ -141,6 +147,7 @@ def test_balance_scales_each_channel_to_its_heads_row(x64, student, random_heads
         np.testing.assert_allclose(after[name], np.asarray(before[name]) * scale, rtol=1e-9, atol=1e-12, err_msg=name)
 
 
+@pytest.mark.slow
 def test_heads_refitted_after_balance_have_rows_of_length_1_and_balance_again_changes_nothing(x64, student, tiny, rng):
     picture = rng.random((16, 16, 3))  # noise: no channel is so quiet that the ridge alone decides on its row
     teacher = _features(tiny, picture)

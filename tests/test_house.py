@@ -125,6 +125,7 @@ def test_the_walk_would_notice(importer, imported, problem):
     assert _problem(importer, imported) == problem
 
 
+@pytest.mark.slow
 def test_same_layer_imports_make_no_circle():
     files = zip(MODULES, FILES, strict=True)
     graph = {module: set(_imports(path, module)) - {"jnst", module} for module, path in files}

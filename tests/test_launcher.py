@@ -227,6 +227,7 @@ def test_python_of_the_environment_imports_jnst_from_anywhere(checkout):
     assert shown.strip() == str(checkout.root / "jnst" / "__init__.py")
 
 
+@pytest.mark.slow
 def test_moved_checkout_is_used_without_set_up(checkout, tmp_path):
     checkout.run()
     checkout.root = checkout.root.rename(tmp_path / "moved")
@@ -240,6 +241,7 @@ def test_moved_checkout_is_used_without_set_up(checkout, tmp_path):
     checkout.run()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["requirements.lock", "pyproject.toml"])
 def test_changed_requirements_refresh(checkout, name):
     checkout.run()
@@ -328,6 +330,7 @@ def test_refresh_killed_while_it_removes_the_old_environment(checkout, monkeypat
     assert seen == [[False, True]]  # half removed, it is neither up to date nor somebody else's
 
 
+@pytest.mark.slow
 def test_interrupt_ends_the_set_up_quietly(checkout):
     (checkout.state / "hang").touch()
     process = checkout.popen(start_new_session=True)
@@ -353,6 +356,7 @@ def test_two_starts_at_once_make_one_set_up(checkout):
     assert set(said[:-1]) == {"jnst: another set-up of .venv is running, waiting for it..."}
 
 
+@pytest.mark.slow
 def test_what_the_command_leaves_running_does_not_hold_the_lock(checkout):
     (checkout.root / "jnst" / "cli" / "stylize.py").write_text(
         "import subprocess\n"
@@ -368,6 +372,7 @@ def test_what_the_command_leaves_running_does_not_hold_the_lock(checkout):
     assert "waiting" not in said
 
 
+@pytest.mark.slow
 def test_failed_set_up_shows_why_and_is_tried_again(checkout):
     (checkout.state / "fail").write_text("something odd\n")
     _, said = checkout.run(status=1)
@@ -449,6 +454,7 @@ def test_environment_of_somebody_else_that_fits_is_used_as_it_is(checkout):
     assert sorted(checkout.venv.rglob("*")) == before
 
 
+@pytest.mark.slow
 def test_environment_of_somebody_else_is_never_deleted(checkout):
     make_environment(checkout.venv, version="0.0.0.dev6")
     keep = checkout.venv / "keep"
@@ -465,6 +471,7 @@ def test_environment_of_somebody_else_is_never_deleted(checkout):
     assert checkout.calls() == ["pip"] * 3
 
 
+@pytest.mark.slow
 def test_folder_that_is_no_environment_is_left_alone(checkout):
     checkout.venv.mkdir()
     (checkout.venv / "keep").touch()
@@ -479,6 +486,7 @@ def test_folder_that_is_no_environment_is_left_alone(checkout):
     checkout.run()
 
 
+@pytest.mark.slow
 def test_environment_whose_python_is_gone_is_made_anew(checkout):
     checkout.run()
     for path in (checkout.venv / "bin").glob("python*"):

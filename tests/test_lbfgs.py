@@ -59,6 +59,7 @@ def iterates(start, steps, gradient=slope, **options):
     return np.array(found), state
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("history", [1, 3, 50])
 def test_iterates_are_the_textbooks(x64, history):
     found, state = iterates(START, 20, history=history)
@@ -66,11 +67,13 @@ def test_iterates_are_the_textbooks(x64, history):
     assert state.moves.shape == (history, 12)
 
 
+@pytest.mark.slow
 def test_a_learning_rate_scales_every_step(x64):
     found, _ = iterates(START, 8, history=5, learning_rate=0.5)
     np.testing.assert_allclose(found, reference(START, 8, 5, rate=0.5), rtol=1e-9)
 
 
+@pytest.mark.slow
 def test_the_first_step_is_short(x64):
     found, _ = iterates(START, 1)
     g = slope(START)
@@ -80,6 +83,7 @@ def test_the_first_step_is_short(x64):
     np.testing.assert_allclose(move, -small, rtol=1e-12)
 
 
+@pytest.mark.slow
 def test_pairs_without_curvature_are_not_kept(x64):
     solver = lbfgs(history=4)
     state = solver.init(jnp.zeros(3))
@@ -96,6 +100,7 @@ def test_pairs_without_curvature_are_not_kept(x64):
     assert np.isfinite(np.asarray(state.rho)).all()
 
 
+@pytest.mark.slow
 def test_hold_changes_nothing():
     solver = lbfgs(history=3)
     start = solver.init(jnp.ones(4))
@@ -105,6 +110,7 @@ def test_hold_changes_nothing():
         np.testing.assert_array_equal(old, new)
 
 
+@pytest.mark.slow
 def test_a_box_is_never_left_and_its_minimum_is_found(x64):
     box = (0.0, 1.0)
     goal = np.array([-1.0, 0.25, 0.5, 2.0, 0.75, 3.0])
@@ -115,6 +121,7 @@ def test_a_box_is_never_left_and_its_minimum_is_found(x64):
     np.testing.assert_allclose(found[-1], np.clip(goal, *box), atol=1e-9)
 
 
+@pytest.mark.slow
 def test_vmapped_runs_are_the_looped_ones(x64):
     starts = np.stack([START, -START, 0.1 * START])
     rates = jnp.array([1.0, 0.5, 0.7])
@@ -143,6 +150,7 @@ def test_buffers_are_written_in_place():
     assert compiled.alias_size_in_bytes >= buffers
 
 
+@pytest.mark.slow
 def test_a_preconditioner_is_a_change_of_coordinates(x64):
     root = np.diag(np.geomspace(0.5, 2, 12)) + 0.02 * MATRIX  # x = root z, P = root root^T
     start = 1e-3 * START  # so small a slope that the first step has its whole length in either
@@ -153,6 +161,7 @@ def test_a_preconditioner_is_a_change_of_coordinates(x64):
     assert np.abs(plain[-1] - through[-1]).max() > 1e-3
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("preconditioner", "same"), [("none", True), ("fourier", False)])
 def test_the_canvas_is_preconditioned_where_that_is_asked_for(x64, preconditioner, same):
     config = OptimizerConfig(preconditioner=preconditioner, history=3, projection="none")
@@ -210,6 +219,7 @@ def test_zoom_is_optaxs(x64):
         x = x + move
 
 
+@pytest.mark.slow
 def test_within_a_box_a_step_is_bounded_and_outside_of_one_it_is_not():
     """A pair of almost no curvature asks for an enormous step."""
     wanted = {}

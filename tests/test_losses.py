@@ -104,6 +104,7 @@ def test_a_flat_picture_has_no_total_variation_and_is_not_pushed(variation, kind
     np.testing.assert_array_equal(gradient, 0)
 
 
+@pytest.mark.slow
 @every_normalization
 def test_gradients_are_finite_differences(maps, kind):
     f, p, s = maps
@@ -181,6 +182,7 @@ def test_nine_point_variation_equals_the_reference_at_every_border(x64, rng, siz
     np.testing.assert_allclose(tv_loss(image, "l2_nine", "style_transfer_pytorch"), expected, rtol=1e-12)
 
 
+@pytest.mark.slow
 def test_nine_point_variation_by_hand(x64):
     # A lone pixel differs from four neighbors by the straight ones' weight and from four by the diagonal ones', whose
     # mean is over 20 x 20 pairs.
@@ -209,6 +211,7 @@ def _expected(f, s, kind):
     return reference.wasserstein_loss(reference.moments(f), reference.moments(s), kind)
 
 
+@pytest.mark.slow
 @every_normalization
 @pytest.mark.parametrize("spread", [1, 0.01])  # beside the smaller, the ridge and the epsilon count
 def test_wasserstein_equals_the_reference(clouds, kind, spread):
@@ -216,6 +219,7 @@ def test_wasserstein_equals_the_reference(clouds, kind, spread):
     np.testing.assert_allclose(wasserstein(f, s, kind), _expected(f, s, kind), rtol=1e-10)
 
 
+@pytest.mark.slow
 def test_wasserstein_of_one_channel_is_that_of_means_and_deviations(x64, rng):
     f, s = rng.normal(0.3, 0.05, (6, 5, 1)), rng.normal(0.7, 0.02, (4, 8, 1))
     deviations = [np.sqrt(x.var() + 1e-4) for x in (f, s)]
@@ -223,6 +227,7 @@ def test_wasserstein_of_one_channel_is_that_of_means_and_deviations(x64, rng):
     np.testing.assert_allclose(wasserstein(f, s, "style_transfer_pytorch"), expected, rtol=1e-10)
 
 
+@pytest.mark.slow
 def test_wasserstein_gradient_is_a_finite_difference_of_the_reference(clouds, rng):
     f, s = clouds
     for kind in ("relative", "style_transfer_pytorch"):
@@ -247,6 +252,7 @@ def test_wasserstein_ignores_a_shuffle_of_pixels_but_not_of_channels(clouds, rng
     assert abs(wasserstein(f[..., ::-1], s, "relative") - once) > 0.01 * once
 
 
+@pytest.mark.slow
 def test_wasserstein_under_vmap_equals_a_loop(clouds):
     f, s = clouds
     many = np.stack([f, 0.5 * f + 1, f[::-1] ** 2]), np.stack([s, s**2, 2 * s])
@@ -257,6 +263,7 @@ def test_wasserstein_under_vmap_equals_a_loop(clouds):
             np.testing.assert_allclose(ours[index], alone, rtol=1e-9, atol=1e-12)
 
 
+@pytest.mark.slow
 def test_wasserstein_in_float32_and_of_bfloat16_features_is_near_the_exact_one(clouds):
     for kind, tolerance in ((jnp.float32, 1e-4), (jnp.bfloat16, 1e-3)):
         f, s = (jnp.asarray(x, kind) for x in clouds)
@@ -267,6 +274,7 @@ def test_wasserstein_in_float32_and_of_bfloat16_features_is_near_the_exact_one(c
         np.testing.assert_allclose(loss, expected, rtol=tolerance)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("shades", [(0.5, 0.2), (0.0, 0.0), (0.5, 0.0)])
 def test_wasserstein_of_features_that_never_change_is_that_of_their_means(shades):
     f, s = (jnp.full((4, 5, 6), shade) for shade in shades)
@@ -276,6 +284,7 @@ def test_wasserstein_of_features_that_never_change_is_that_of_their_means(shades
     np.testing.assert_allclose(gradient, 2 * (shades[0] - shades[1]) / 120, rtol=1e-4, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_a_style_target_is_the_gram_matrix_itself_or_a_distribution_with_its_root(clouds):
     _, s = clouds
     gram = statistic(s, "gatys")

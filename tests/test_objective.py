@@ -91,6 +91,7 @@ def test_the_specs_reach_every_choice():
         assert {getattr(spec, field) for spec in SPECS} == set(choices)
 
 
+@pytest.mark.slow
 @every_spec
 def test_terms_equal_the_reference_and_add_up(x64, params, scene, spec):
     (loss, terms), _ = _run(params, scene, spec)
@@ -125,6 +126,7 @@ def test_float32_is_right_to_a_ten_thousandth(params, scene):
         np.testing.assert_allclose(terms[name], value, rtol=1e-4, err_msg=name)
 
 
+@pytest.mark.slow
 def test_the_content_image_in_its_own_style_costs_nothing_but_variation(x64, params, scene):
     image, spec = scene[0], SPECS[0]
     found = reference.features(params, image, (*CONTENT, *STYLE), spec.pooling, spec.padding)
@@ -138,6 +140,7 @@ def test_the_content_image_in_its_own_style_costs_nothing_but_variation(x64, par
     assert terms["tv"] > 0
 
 
+@pytest.mark.slow
 def test_linear_in_each_weight(x64, params, scene):
     spec = SPECS[0]
     wide, (content, styles, mix, image) = _float64((params, scene))
@@ -191,6 +194,7 @@ def test_vmapped_over_styles_and_weights_equals_looped(x64, params, scene, how):
             np.testing.assert_allclose(many[name][index], value, rtol=1e-11)
 
 
+@pytest.mark.slow
 @both_losses
 def test_a_blend_by_shares_of_pixels_is_the_style_of_the_pictures_side_by_side(x64, rng, how):
     # Of Gram matrices and of raw moments alike; covariances alone would miss what lies between the two means.
@@ -207,6 +211,7 @@ def _statistic(f, how):
     return losses.style_statistic(losses.style_sums(jnp.asarray(f), how), f.shape, "relative")
 
 
+@pytest.mark.slow
 @both_losses
 def test_sums_over_parts_of_a_picture_add_up_to_the_whole_s(x64, rng, how):
     spec = ObjectiveSpec(content_layers=("conv1_1",), style_layers=("conv1_1", "relu1_1"), style_loss=how)
@@ -219,6 +224,7 @@ def test_sums_over_parts_of_a_picture_add_up_to_the_whole_s(x64, rng, how):
     assert set(added.style) == {"conv1_1", "relu1_1"}
 
 
+@pytest.mark.slow
 def test_replicate_first_repeats_the_picture_s_border_and_no_map_s(x64, params):
     image = reference.smooth_picture(4, 5, 1)
     run = functools.partial(vgg.features, _float64(params), jnp.asarray(image, jnp.float64), ["conv1_1", "conv1_2"])
@@ -230,6 +236,7 @@ def test_replicate_first_repeats_the_picture_s_border_and_no_map_s(x64, params):
     assert np.abs(found["conv1_2"] - other["conv1_2"]).min(-1)[0].min() > 0  # everywhere in the first row
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("how", ["gram", pytest.param("wasserstein", marks=pytest.mark.slow)])
 def test_without_content_layers_there_is_style_and_variation_alone(x64, params, scene, how):
     spec = dataclasses.replace(SPECS[-1 if how == "wasserstein" else 0], content_layers=())
@@ -267,6 +274,7 @@ def test_on_a_torus_a_rolled_image_costs_the_same_but_for_its_variation(x64, par
     assert abs(terms[0]["tv"] - terms[1]["tv"]) > 1e-6
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("pooling", ["max", pytest.param("l2", marks=pytest.mark.slow)])
 def test_relative_on_one_gray_is_finite_with_a_finite_gradient(pooling):
     spec = ObjectiveSpec(content_layers=("relu2_1",), style_layers=STYLE, pooling=pooling, tv="l1")

@@ -65,6 +65,7 @@ def test_l2_pooling_has_a_finite_gradient_at_zeros():
     np.testing.assert_array_equal(pool_gradient(jnp.zeros((4, 4, 2)), "l2"), 0)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", POOLINGS)
 def test_pooling_gradients_are_finite_differences(x64, rng, kind):
     x = jnp.asarray(rng.standard_normal((5, 6, 2)))
@@ -78,6 +79,7 @@ def test_total_variation_equals_the_reference(x64, rng, kind):
     np.testing.assert_allclose(ours, reference.total_variation(image, kind), rtol=1e-12)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", TOTAL_VARIATIONS)
 @pytest.mark.parametrize("shape", [(5, 7, 3), (1, 3, 2)])
 def test_total_variation_of_a_torus_goes_across_its_edges(x64, rng, kind, shape):
@@ -166,6 +168,7 @@ def _plain_gram(f, scale):
     return scale * flat.T @ flat
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "shape", [(3, 4, 5), *(pytest.param(s, marks=pytest.mark.slow) for s in [(1, 1, 4), (2, 5, 1)])]
 )
@@ -178,6 +181,7 @@ def test_gram_gradient_equals_that_of_a_plain_product_whatever_comes_back(x64, r
     np.testing.assert_allclose(ours, plain, rtol=0, atol=1e-13 * np.abs(plain).max())
 
 
+@pytest.mark.slow
 def test_gram_gradient_under_vmap_equals_a_loop(x64, rng):
     f, change = jnp.asarray(rng.standard_normal((3, 2, 4, 5))), jnp.asarray(rng.standard_normal((3, 5, 5)))
     ours = jax.jit(jax.vmap(_gram_vjp))(f, change)
@@ -195,6 +199,7 @@ def test_gram_gradient_of_a_vmap_equals_that_of_a_loop(x64, rng):
         np.testing.assert_allclose(ours[i], _gram_vjp(f[i], change[i], _plain_gram), rtol=1e-12, atol=1e-13)
 
 
+@pytest.mark.slow
 def test_gram_of_bfloat16_features_has_a_gradient_of_their_kind(rng):
     f, change = jnp.asarray(rng.standard_normal((6, 7, 5)), jnp.bfloat16), jnp.asarray(rng.standard_normal((5, 5)))
     ours, exact = jax.jit(_gram_vjp)(f, change), _gram_vjp(f.astype(jnp.float32), change, _plain_gram)
@@ -203,10 +208,12 @@ def test_gram_of_bfloat16_features_has_a_gradient_of_their_kind(rng):
     np.testing.assert_allclose(ours.astype(jnp.float32), exact, rtol=2**-8, atol=1e-6 * np.abs(exact).max())
 
 
+@pytest.mark.slow
 def test_gram_gradient_at_nothing_is_nothing():
     np.testing.assert_array_equal(_gram_vjp(jnp.zeros((3, 4, 5)), jnp.ones((5, 5))), 0)
 
 
+@pytest.mark.slow
 def test_gram_gradient_is_a_finite_difference(x64, rng):
     f = jnp.asarray(rng.standard_normal((3, 4, 5)))
     check_grads(jax.jit(lambda f: ops.gram(f, 0.1)), (f,), 1, ["rev"], atol=1e-7, rtol=1e-7)
@@ -246,6 +253,7 @@ def test_match_color_of_gray_is_finite(rng, gray, kind):
         assert np.ptp(matched, axis=-1).max() < 2e-3  # a gray target takes the color away
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("sizes", [((1, 1), (4, 4)), ((4, 4), (1, 1))])
 def test_match_color_of_a_single_pixel_is_finite(rng, sizes):
     image, target = (jnp.asarray(rng.uniform(size=(*size, 3)), jnp.float32) for size in sizes)
@@ -253,6 +261,7 @@ def test_match_color_of_a_single_pixel_is_finite(rng, sizes):
     np.testing.assert_allclose(matched.mean((0, 1)), target.mean((0, 1)), atol=1e-5)
 
 
+@pytest.mark.slow
 def test_luminance_is_rec_601(x64):
     colors = jnp.eye(3)[None]
     np.testing.assert_allclose(ops.luminance(colors), [[0.299, 0.587, 0.114]], rtol=1e-12)
@@ -283,6 +292,7 @@ def test_replace_luminance_keeps_chroma(x64, rng):
     np.testing.assert_allclose(_chroma(replaced), _chroma(image), atol=1e-4)  # the matrix has four digits
 
 
+@pytest.mark.slow
 def test_replace_luminance_stays_in_range():
     image = jnp.eye(3)[None]
     replaced = ops.replace_luminance(image, jnp.ones((1, 3)))
@@ -294,6 +304,7 @@ def _cosine(length, order):
     return np.cos(np.pi / length * order * (np.arange(length) + 0.5))
 
 
+@pytest.mark.slow
 def test_precondition_multiplies_each_frequency(x64):
     # A picture that goes on as in a mirror has cosines of k/2 periods on each side: f = k / (2 n) cycles a pixel.
     factors = {
@@ -315,6 +326,7 @@ def test_precondition_multiplies_each_frequency(x64):
         np.testing.assert_allclose(ops.fourier_precondition(jnp.asarray(image)), factor * image, atol=1e-12)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("size", [(7, 5), (6, 9), (1, 4), (3, 1), (1, 1)])
 def test_precondition_is_symmetric_and_positive(x64, rng, size):
     a, b = (jnp.asarray(rng.standard_normal((*size, 3))) for _ in range(2))

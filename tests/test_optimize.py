@@ -55,6 +55,7 @@ def test_the_table_names_optimizers_of_optax():
     assert all(callable(getattr(optax, name)) for name in OPTIMIZERS)
 
 
+@pytest.mark.slow
 @each_optimizer
 def test_the_first_step_only_evaluates(name):
     state, rates, config = _start(name)
@@ -77,6 +78,7 @@ def test_the_loss_falls_and_the_best_canvas_is_kept(name):
     np.testing.assert_array_equal(states[-1].best_canvas, states[best].canvas)
 
 
+@pytest.mark.slow
 @each_optimizer
 def test_a_canvas_without_gradient_stays_where_it_is(name):
     states, _ = _loop(*_start(name), steps=3, objective=_flat)
@@ -88,6 +90,7 @@ def _flat(key, image):
     return loss, {"total": loss}
 
 
+@pytest.mark.slow
 @each_optimizer
 def test_the_state_can_be_donated(name):
     state, rates, config = _start(name)
@@ -99,6 +102,7 @@ def test_the_state_can_be_donated(name):
     np.testing.assert_allclose(state.canvas, expected.canvas, rtol=1e-6)
 
 
+@pytest.mark.slow
 @each_optimizer
 def test_vmapped_over_learning_rates_equals_looped(name):
     _, _, config = _start(name)
@@ -126,6 +130,7 @@ def test_adam_follows_the_paper_step_by_step(x64):
         np.testing.assert_allclose(state.canvas, x, rtol=1e-12, err_msg=f"step {t}")
 
 
+@pytest.mark.slow
 def test_minimize_equals_as_many_steps():
     start = _start()
     states, totals = _loop(*start, steps=7, objective=noisy)
@@ -202,6 +207,7 @@ def test_none_lets_the_canvas_leave_the_range():
     assert np.abs(states[-1].canvas).max() > 2
 
 
+@pytest.mark.slow
 def test_a_canvas_of_255_with_255_times_the_rate_takes_adam_the_same_way(x64):
     ones, _ = _loop(*_start("adam", 0.02, dtype=jnp.float64), steps=10, objective=_steep)
     bytes_, _ = _loop(
@@ -256,6 +262,7 @@ def keyed(key, image):
     return loss, {"total": loss}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("name", "decay"), [("adam", 0.9), pytest.param("lbfgs", 0.0, marks=pytest.mark.slow)])
 def test_a_step_is_a_move_an_evaluation_and_a_judgement(name, decay):
     state, rates, config = _start(name, decay=decay)
@@ -277,6 +284,7 @@ def test_a_step_is_a_move_an_evaluation_and_a_judgement(name, decay):
     assert int(state.step) == 3
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("decay", [0.6, 0.99])
 def test_the_outcome_is_the_weighted_mean_of_all_iterates(x64, decay):
     # Clipped ones: a rate this high runs into the bounds.
@@ -299,6 +307,7 @@ def test_without_averaging_the_outcome_is_the_best_canvas_and_no_average_is_held
     np.testing.assert_array_equal(optimize.outcome(states[-1], *start[1:]), best)
 
 
+@pytest.mark.slow
 def test_the_decays_of_averages_are_traced():
     state, rates, config = _start(decay=0.5)
     state, _ = minimize(KEY, state, quadratic, rates, config, 4)
@@ -331,6 +340,7 @@ def grown_quadratic(key, image):
     return loss, {"total": loss}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("averaged", [False, True], ids=["best", "average"])
 def test_adam_goes_on_at_a_larger_size_with_its_moments_and_its_count(x64, averaged):
     state, rates, config = _start(
@@ -372,6 +382,7 @@ def test_a_grown_canvas_is_clipped_where_the_interpolation_overshoots(x64, scale
     np.testing.assert_allclose(free.canvas, exact, rtol=0, atol=1e-12 * scale)
 
 
+@pytest.mark.slow
 @each_optimizer
 @pytest.mark.parametrize("size", [LARGER, GOAL.shape[:2]], ids=["larger", "same"])
 def test_every_optimizer_goes_on_at_the_next_size(name, size):

@@ -46,6 +46,7 @@ def test_hartley_equals_the_reference(x64, rng, size):
     np.testing.assert_allclose(hartley(image), _cas_cas(image), atol=1e-13)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("length", [512, 1023])
 def test_the_basis_is_exact_for_long_sides_too(x64, length):
     through = hartley(np.eye(length)[-2][:, None, None])[:, 0, 0]
@@ -74,6 +75,7 @@ def test_the_image_s_transform_is_the_scaled_spectrum(x64, rng, size, decay):
     np.testing.assert_allclose(_cas_cas(_before_sigmoid(image)), expected, atol=1e-11)
 
 
+@pytest.mark.slow
 def test_powers_of_white_noise_fall_as_one_over_the_frequency_squared(x64):
     spectrum = parameterize.fourier_start(jax.random.key(0), (64, 64))
     image = _before_sigmoid(fourier_image(np.asarray(spectrum, float), decorrelate=False))
@@ -123,6 +125,7 @@ def test_a_spectrum_s_colors_are_mixed_as_pixels_are(x64, rng):
     np.testing.assert_allclose(fourier_image(spectrum), pixel_image(canvas), atol=1e-12)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("size", [(7, 4)])
 def test_gradients_are_finite_differences(x64, rng, size):
     canvas = jnp.asarray(rng.standard_normal((*size, 3)))
@@ -140,6 +143,7 @@ def test_decay_is_traced_and_batched(x64, rng):
         np.testing.assert_allclose(images[index], fourier_image(spectrum[index], decay=decay), atol=1e-12)
 
 
+@pytest.mark.slow
 def test_images_and_gradients_have_the_same_bits_on_every_call():
     spectrum = parameterize.fourier_start(jax.random.key(1), (96, 75))
     both = jax.jit(jax.value_and_grad(lambda spectrum: jnp.sum(parameterize.fourier_image(spectrum) ** 2)))
@@ -155,6 +159,7 @@ def test_every_product_asks_for_the_highest_precision():
     assert jaxpr.count("precision=(Precision.HIGHEST, Precision.HIGHEST)") == products
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("start", [parameterize.fourier_start, parameterize.pixel_start])
 def test_a_start_is_random_and_nearly_gray(start):
     canvas = start(jax.random.key(0), (40, 30))

@@ -44,6 +44,7 @@ def test_the_root_of_a_multiple_is_a_multiple_of_the_root(x64, rng, factor):
     np.testing.assert_allclose(gradient, _lyapunov(values, vectors, np.eye(4)) / np.sqrt(factor), rtol=1e-10)
 
 
+@pytest.mark.slow
 def test_fewer_iterations_are_made_where_they_are_asked_for(x64, rng):
     matrix, values, vectors = _matrix(rng, 5, 100)
     exact = vectors * np.sqrt(values) @ vectors.T

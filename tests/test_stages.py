@@ -68,6 +68,7 @@ def _by_hand(steps, aim=0.8, slopes=None):
     return canvas
 
 
+@pytest.mark.slow
 def test_the_first_call_only_evaluates_and_the_others_step():
     state, terms, found = _states(_make(), 4)
     assert int(state.step) == 3
@@ -76,6 +77,7 @@ def test_the_first_call_only_evaluates_and_the_others_step():
     np.testing.assert_allclose(terms["near"], np.sum((_by_hand(3) - 0.8) ** 2) / 2, rtol=1e-5)
 
 
+@pytest.mark.slow
 def test_the_goal_is_given_its_key_folded_with_the_step():
     slopes = [0.2 * np.asarray(jax.random.normal(jax.random.fold_in(KEY, number), SHAPE)) for number in range(4)]
     _, _, found = _states(_make(Near(0.2)), 4)
@@ -83,6 +85,7 @@ def test_the_goal_is_given_its_key_folded_with_the_step():
         np.testing.assert_allclose(canvas, _by_hand(number, slopes=slopes), rtol=1e-5)
 
 
+@pytest.mark.slow
 def test_equal_goals_are_one_program_and_others_are_not(monkeypatch):
     compiled, count = stages.compiler.compiled, []
     monkeypatch.setattr(stages.compiler, "compiled", lambda lowered: count.append(1) or compiled(lowered))
@@ -102,6 +105,7 @@ def test_equal_goals_are_one_program_and_others_are_not(monkeypatch):
         assert len(count) == 2 + number
 
 
+@pytest.mark.slow
 def test_one_traced_lane_serves_all():
     before = len(TRACES)
     _make(Near(0.2), lanes=2)
@@ -111,6 +115,7 @@ def test_one_traced_lane_serves_all():
     assert len(TRACES) - before == 2 * few
 
 
+@pytest.mark.slow
 def test_lanes_are_the_single_runs():
     own = jnp.asarray([-0.5, 0.0, 0.1], jnp.float32)
     _, terms, found = _states(_make(Near(0.2), lanes=3, own=own), 4)
@@ -145,6 +150,7 @@ def test_what_is_shared_may_be_made_when_it_is_needed_and_only_once():
     assert (own, rates) == ((), RATES)
 
 
+@pytest.mark.slow
 def test_a_stage_says_what_it_is():
     stage = _make(lanes=2)
     assert (stage.steps, stage.size, stage.chunk) == (4, SHAPE[:2], loop.most_steps())

@@ -57,6 +57,7 @@ def _rate(done, warmup, steps):
     return rise * 0.5 * (1 + np.cos(np.pi * share))
 
 
+@pytest.mark.slow
 def test_adam_follows_the_paper_along_the_schedule(x64):
     start = _start(jnp.float64, 0.05, schedule="cosine", warmup=4)
     x, m, v = np.full((2, 3), 0.5), 0.0, 0.0
@@ -135,6 +136,7 @@ def test_each_step_s_key_is_folded_with_its_number_and_nothing_else():
     assert np.asarray(_walk((state, *other[1:]), 1)[0].extra["key"]).tolist() == keys[2]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("optimizer", ["adam", "sgd"])
 @pytest.mark.parametrize("stop", [0, 1, 4])
 def test_a_state_that_was_put_away_goes_on_to_the_same_bytes(optimizer, stop):

@@ -57,6 +57,7 @@ def _turned(image, degrees, value=0.5):
     return _sampled(image, -source.imag + (height - 1) / 2, source.real + (width - 1) / 2, value)
 
 
+@pytest.mark.slow
 def test_offsets_cover_the_range_with_both_ends(key):
     drawn = jax.jit(jax.vmap(lambda key: transforms.offset(key, 3)))(jax.random.split(key, 7000))
     assert drawn.shape == (7000, 2)
@@ -80,6 +81,7 @@ def test_shift_rolls_and_is_undone_exactly(rng, offset):
     np.testing.assert_array_equal(transforms.shift(shifted, -jnp.array(offset)), image)
 
 
+@pytest.mark.slow
 def test_jitter_is_the_shift_by_its_offset_and_its_gradient_is_shifted_back(rng, key):
     image, weight = (jnp.asarray(rng.standard_normal((8, 11, 3)), jnp.float32) for _ in range(2))
     through = jax.jit(lambda key, x: transforms.jitter(key, x, most=4))
@@ -103,6 +105,7 @@ def test_pad_frames(rng, value):
     np.testing.assert_array_equal(transforms.pad(image, width=0), image)
 
 
+@pytest.mark.slow
 def test_crop_jitter_takes_every_window(key):
     image = jnp.arange(5 * 6.0).reshape(5, 6, 1)
     crops = jax.jit(jax.vmap(lambda key: transforms.crop_jitter(key, image, most=2)))(jax.random.split(key, 900))
@@ -115,6 +118,7 @@ def test_crop_jitter_takes_every_window(key):
         np.testing.assert_array_equal(crop, image[down : down + 3, across : across + 4])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("size", [(6, 9), (1, 3)])
 def test_a_factor_of_one_and_an_angle_of_none_change_no_bit(rng, key, size):
     image = rng.uniform(size=(*size, 3)).astype(np.float32)
@@ -132,6 +136,7 @@ def test_right_angles_are_exact_and_counterclockwise(rng, size):
         np.testing.assert_array_equal(turned, np.rot90(image, angle // 90))
 
 
+@pytest.mark.slow
 def test_right_angles_are_exact_in_float64_too(x64, rng):
     image, angles = rng.uniform(size=(401, 401, 1)), (90, 180, 270)
     for angle, key in _each(angles):
@@ -152,6 +157,7 @@ def test_a_quarter_turn_of_a_wide_picture_cuts_its_sides_off(rng, key):
     np.testing.assert_array_equal(turned[:, 6:], 0.5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("size", [(6, 9), (5, 4)])
 def test_scaling_equals_the_reference(x64, rng, key, size):
     image = rng.uniform(size=(*size, 3))
@@ -163,6 +169,7 @@ def test_scaling_equals_the_reference(x64, rng, key, size):
     np.testing.assert_allclose(around, _scaled(image, 0.5, -2), atol=1e-14)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("size", [(6, 9), (5, 4)])
 def test_turning_equals_the_reference(x64, rng, key, size):
     image = rng.uniform(size=(*size, 3))
@@ -180,6 +187,7 @@ def test_twice_as_large_by_hand(x64, key):
     assert scale(key, image, factors=(2,))[0, :, 0].tolist() == [0.75, 1.5, 2.5, 4.0]
 
 
+@pytest.mark.slow
 def test_float32_is_kept_and_bfloat16_placed_rightly(rng, key):
     coarse = jnp.asarray(rng.uniform(size=(300, 2, 3)), jnp.bfloat16)  # which counts to 256
     np.testing.assert_array_equal(rotate(key, coarse, degrees=(0,)), coarse)
@@ -189,6 +197,7 @@ def test_float32_is_kept_and_bfloat16_placed_rightly(rng, key):
         assert jax.eval_shape(transforms.standard, key, image) == jax.ShapeDtypeStruct((21, 19, 3), kind)
 
 
+@pytest.mark.slow
 def test_choices_are_drawn_as_often_as_they_are_named(key):
     image = jnp.zeros((3, 3, 1)).at[0, 0].set(1)
     turned = jax.jit(jax.vmap(lambda key: transforms.rotate(key, image, degrees=(0, 90, 180, 0))))(
@@ -216,6 +225,7 @@ TRANSFORMS = {
 SLOW = pytest.param("standard", marks=pytest.mark.slow)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["crop_jitter", "scale", "rotate"])
 def test_gradients_are_finite_differences(x64, rng, key, name):
     image = jnp.asarray(rng.uniform(size=(6, 5, 3)))
@@ -223,6 +233,7 @@ def test_gradients_are_finite_differences(x64, rng, key, name):
     check_grads(through, (image,), 1, ["fwd", "rev"], atol=1e-7, rtol=1e-7)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["jitter", "crop_jitter", "scale", "rotate", SLOW])
 def test_vmapped_over_keys_equals_looped_and_a_key_gives_the_same_again(rng, key, name):
     image = jnp.asarray(rng.uniform(size=(6, 5, 3)), jnp.float32)
@@ -235,6 +246,7 @@ def test_vmapped_over_keys_equals_looped_and_a_key_gives_the_same_again(rng, key
     assert any((result != looped[0]).any() for result in looped)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["scale", "rotate", SLOW])
 def test_gradients_have_the_same_bits_on_every_call(rng, key, name):
     image = jnp.asarray(rng.standard_normal((90, 70, 3)), jnp.float32)

@@ -152,6 +152,7 @@ EVERY = [(padding, rectify) for padding in MODES for rectify in (False, True)]
 EVERY_SIZE = [(*each, size) for each in EVERY for size in SIZES if each[0] != "reflect" or min(size) > 1]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("padding", "rectify", "size"), _mostly_slow(EVERY_SIZE, ("reflect", True, (5, 7))))
 def test_output_and_gradients_equal_those_of_a_plain_convolution(x64, rng, padding, rectify, size):
     arrays = _arrays(rng, size)
@@ -176,6 +177,7 @@ def _layer(rng, size, channels):
     return [array.astype(np.float32) for array in (change, x, kernel, 0.3 * rng.standard_normal(channels))]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("jit", _mostly_slow([quick_jit, jax.jit], quick_jit))
 @pytest.mark.parametrize("padding", _mostly_slow(list(MODES), "zeros"))
 def test_float32_with_512_channels_is_right_to_2e_5(x64, rng, padding, jit):
@@ -233,6 +235,7 @@ def test_bands_change_nothing(x64, rng, band_bytes, padding, height, fit, rows):
     _close(ours, _reference(*map(np.asarray, args), padding), 1e-12)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("padding", "height", "fit"),
     _mostly_slow([(p, *case[:2]) for p in MODES for case in BANDS[1:]], ("replicate", 25, 4), ("wrap", 28, 3)),
@@ -258,6 +261,7 @@ TOGETHER = [  # images, how many fit, how many go together
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("count", "fit", "together"), _mostly_slow(TOGETHER, (6, 4, 3), (7, 3, 1)))
 def test_several_images_go_together(x64, rng, band_bytes, count, fit, together):
     change, x, kernel, bias = _arrays(rng, (5, 7))
@@ -308,6 +312,7 @@ def _loop(function, in_axes, *args):
 MAPPED = [(0, 0, None, None), (0, 0, 0, 0), (0, None, 0, None), (0, None, None, 0), (None, 0, 0, None)]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("in_axes", [MAPPED[0], *(pytest.param(axes, marks=pytest.mark.slow) for axes in MAPPED[1:])])
 def test_vmap_equals_a_loop(x64, rng, in_axes):
     # Gradients within: a map of the gradient.
@@ -357,6 +362,7 @@ def test_gradients_are_finite_differences(x64, padding, rectify):
     check_grads(function, args, 1, ["rev"], atol=1e-7, rtol=1e-7, eps=1e-5)
 
 
+@pytest.mark.slow
 def test_the_copy_makes_output_and_image_gradient_and_gets_none_of_its_own(x64, rng):
     # The kernel is not read, but its gradient is whole; a copy of another kernel shows which is used.
     change, x, kernel, bias = _arrays(rng)

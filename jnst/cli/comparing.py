@@ -2,6 +2,7 @@
 
 import math
 import os
+import sys
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -200,7 +201,7 @@ def tsne(look: Look) -> int:
         import sklearn.manifold  # noqa: F401 - an extra, and slow to load
     except ImportError as error:
         raise InputError(
-            "tsne: needs scikit-learn: pip install 'jnst[explore]', or pip install scikit-learn"
+            f"tsne: needs scikit-learn, of the extra jnst[explore]: {sys.executable} -m pip install scikit-learn"
         ) from error
     (folder,) = look.pictures
     _check_folder(folder)

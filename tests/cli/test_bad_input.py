@@ -141,6 +141,7 @@ def test_bad_input_is_one_line_and_leaves_nothing(troubled, capsys, case):
     assert not (troubled / "out").exists()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", ["unknown flag", "recursive flagfile", "text as content", "device unknown"])
 def test_bad_input_is_one_line_of_a_real_process_too(troubled, case):
     arguments, message = BAD[case]

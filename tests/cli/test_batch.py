@@ -27,6 +27,7 @@ def pictures(folder):
     return [name for name in listed(folder) if name.endswith(".png")]
 
 
+@pytest.mark.slow
 def test_each_picture_is_the_one_that_it_would_be_alone(here, photos, capsys):
     assert call(*FOLDER) == 0
     out, err = capsys.readouterr()

@@ -135,6 +135,7 @@ def test_all_others_learn_of_a_loss(start, tmp_path):
         _assert_it_ends(survivor, f"process 2 (host {socket.gethostname()}, pid {three[2].pid}) is lost", since=since)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("leaver", [0, 1])
 def test_a_mistake_in_one_process_ends_the_others(start, tmp_path, leaver):
     works = ["sleep", "sleep"]
@@ -154,6 +155,7 @@ def test_ctrl_c_in_one_process_ends_the_others(start, tmp_path):
     assert pair[0].wait(60) == 130
 
 
+@pytest.mark.slow
 def test_files_of_a_killed_session_confuse_nobody(start, tmp_path):
     for process in _pair(start, tmp_path, ["hold", "hold"], constants=QUICK):
         process.kill()
@@ -229,6 +231,7 @@ def test_one_process_alone_writes_nothing(tmp_path):
     assert not folder.exists()
 
 
+@pytest.mark.slow
 def test_folders_that_are_not_shared_are_named(quick, monkeypatch, tmp_path):
     monkeypatch.setattr(cluster, "PATIENCE", 1)
     folders = [tmp_path / "one", tmp_path / "other"]
@@ -409,6 +412,7 @@ def test_several_that_jax_does_not_see_are_no_strangers(monkeypatch, met, enviro
     assert met == []
 
 
+@pytest.mark.slow
 def test_a_job_of_kubernetes_is_read_from_its_interface(monkeypatch, met):
     """With a stand-in for the package kubernetes, which asks the cluster."""
     labels = {"job-name": "grid"}

@@ -77,6 +77,7 @@ def test_noise_needs_no_picture_and_its_seed_is_its_own(here, tiny_file):
     assert read_json("a.json")["inputs"].keys() == {"weights"}
 
 
+@pytest.mark.slow
 def test_a_guide_leads_elsewhere(here, tiny_file):
     for name, more in {"a": [], "b": ["--guide=painting.png"]}.items():
         assert call(*RUN, f"--weights={tiny_file}", "--octaves=1", f"--output={name}.png", *more) == 0
@@ -121,6 +122,7 @@ def test_a_killed_run_goes_on_to_the_same_bytes(here, tiny_file):
     assert (here / "o.png").read_bytes() == (here / "whole.png").read_bytes()
 
 
+@pytest.mark.slow
 def test_an_axis_is_one_sheet_and_its_flagfile_makes_it_again(here, tiny_file):
     axes = ["--axis=step_size=1,20", "--axis=seed=0,1,2"]
     assert call(*RUN, f"--weights={tiny_file}", *axes, "--output=o.png") == 0

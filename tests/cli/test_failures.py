@@ -7,6 +7,7 @@ import resource
 import signal
 
 import numpy as np
+import pytest
 from PIL import Image
 
 from cli.command import ENDLESS, PICTURES, SMALL, assert_one_line, call, listed, read_json, read_until, start
@@ -32,6 +33,7 @@ OVERSHOOT = ["--optimizer=sgd", "--projection=none", "--learning_rate=1e6", "--n
 OVERSHOOT += ["--style_weight=1e9", "--steps=50", "--print_every=1"]
 
 
+@pytest.mark.slow
 def test_divergence_names_step_and_term_and_saves_the_best(here, capsys):
     assert call(*PICTURES, *SMALL, *OVERSHOOT, "--output=o.png") == 3
     out, err = capsys.readouterr()
@@ -49,6 +51,7 @@ def test_divergence_names_step_and_term_and_saves_the_best(here, capsys):
     np.testing.assert_array_equal(np.asarray(Image.open("o.png")), np.asarray(Image.open("photo.png")))
 
 
+@pytest.mark.slow
 def test_start_that_is_not_finite_overwrites_nothing(here, capsys):
     net = {"mean": np.zeros(3), "conv1_1": {"kernel": np.full((3, 3, 3, 4), 1e30), "bias": np.zeros(4)}}
     weights.save_safetensors(here / "huge.st", net)
@@ -62,6 +65,7 @@ def test_start_that_is_not_finite_overwrites_nothing(here, capsys):
     assert all((here / name).read_bytes() == data for name, data in old.items())
 
 
+@pytest.mark.slow
 def test_ctrl_c_leaves_the_best_picture_and_says_so(here):
     child = start(*PICTURES, *SMALL, *ENDLESS, "--output=o.png")
     read_until(child.stdout, "step 3/")
@@ -79,6 +83,7 @@ def test_ctrl_c_leaves_the_best_picture_and_says_so(here):
     assert (here / "o.flags").exists()
 
 
+@pytest.mark.slow
 def test_ctrl_c_before_the_first_step_leaves_nothing(here, tiny_file):
     before = listed(here)
     deep = [f"--weights={tiny_file}", "--style_layers=relu1_1,relu5_4"]  # long to prepare
@@ -112,6 +117,7 @@ def test_ctrl_c_within_a_callback_from_c_is_not_lost(here, monkeypatch, capsys):
     assert listed(here) == before
 
 
+@pytest.mark.slow
 def test_kill_leaves_the_old_picture_and_whole_files_only(here):
     (here / "o.png").write_bytes(b"old")
     child = start(*PICTURES, *SMALL, *ENDLESS, "--save_every=1", "--output=o.png")
@@ -143,6 +149,7 @@ def test_full_disk_at_the_end_keeps_the_old_picture(here, capsys):
     assert listed(here) == ["o.tif", "painting.png", "photo.png"]
 
 
+@pytest.mark.slow
 def test_second_ctrl_c_does_not_say_that_there_was_no_picture(here):
     child = start(*PICTURES, *SMALL, *ENDLESS, "--save_every=1", "--output=o.png")
     read_until(child.stdout, "step 3/")

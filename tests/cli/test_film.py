@@ -204,6 +204,7 @@ def test_what_ffmpeg_says_last_is_said_and_the_frames_stay(here, call, capsys, m
     assert not [name for name in listed(here) if name.endswith((".mp4", ".part"))]
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(shutil.which("ffmpeg") is None, reason="ffmpeg is not on PATH: it makes .mp4 films")
 def test_an_mp4_is_made_by_ffmpeg(here, call):
     Image.fromarray(np.full((25, 17, 3), 120, np.uint8)).save("photo.png")  # odd sides

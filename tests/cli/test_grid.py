@@ -68,6 +68,7 @@ def stamps(folder="out"):
     }
 
 
+@pytest.mark.slow
 def test_a_grid_of_three_by_two_by_two(here, capsys, monkeypatch):
     traces, original = [], objective.style_objective
     monkeypatch.setattr(objective, "style_objective", lambda *them: traces.append(1) or original(*them))
@@ -94,6 +95,7 @@ def test_a_grid_of_three_by_two_by_two(here, capsys, monkeypatch):
     assert Image.open("out/sheet.png").size[0] > 3 * 16
 
 
+@pytest.mark.slow
 def test_each_run_is_what_stylize_makes_of_its_flagfile(here, capsys):
     assert call(*BASE, *AXES[:2], "--axis=init=content,noise") == 0
     for name, ours in pictures().items():
@@ -166,6 +168,7 @@ def test_a_picture_that_has_changed_since_makes_a_new_run(here):
     assert all(stamps()[name] == stamp for name, stamp in before.items() if name not in OWN)
 
 
+@pytest.mark.slow
 def test_what_a_finished_run_read_may_be_gone(here, capsys):
     assert call(*BASE, "--axis=style=painting.png,other.png") == 0
     os.remove("other.png")
@@ -259,6 +262,7 @@ def test_what_stylize_made_of_a_flagfile_is_the_grid_s_run(here, capsys):
     assert not list(Path("out").glob("*-2*"))
 
 
+@pytest.mark.slow
 def test_weights_that_have_changed_under_their_name_make_new_runs(here, tiny, tmp_path, monkeypatch):
     monkeypatch.setenv("JNST_CACHE", str(tmp_path / "cache"))
     place = tmp_path / "cache" / "weights" / "mine.safetensors"
@@ -309,6 +313,7 @@ def test_a_picture_that_cannot_be_written_takes_no_other_along(here, capsys, mon
     assert stamps()["3_seed=2.png"] == before
 
 
+@pytest.mark.slow
 def test_a_plan_without_the_weights_is_that_of_weights_of_their_widths(here, capsys, monkeypatch, tmp_path):
     monkeypatch.setenv("JNST_CACHE", str(tmp_path / "empty"))
     layers = ["--style_layers=relu1_1", "--content_layers=relu1_1"]
@@ -482,6 +487,7 @@ def _exhausted(limit, calls):
     return drive
 
 
+@pytest.mark.slow
 def test_out_of_memory_halves_and_goes_on(here, capsys, monkeypatch):
     calls = []
     monkeypatch.setattr(many, "drive", _exhausted(2, calls))
@@ -499,6 +505,7 @@ def test_not_even_one_fits(here, capsys, monkeypatch):
     assert_one_line(capsys.readouterr().err, "--size=16", "not even one run")
 
 
+@pytest.mark.slow
 def test_a_run_that_diverges_is_said_and_not_done_again(here, capsys):
     arguments = [*BASE, "--projection=none", "--style_weight=1e12", "--axis=learning_rate=0.003,1e6"]
     arguments += ["--style_layers=relu1_1:1e12"]
@@ -513,6 +520,7 @@ def test_a_run_that_diverges_is_said_and_not_done_again(here, capsys):
     }
 
 
+@pytest.mark.slow
 def test_a_start_that_is_not_finite_has_a_row_without_numbers(here, tiny, capsys):
     heavy = {**tiny, "conv1_1": {**tiny["conv1_1"], "kernel": tiny["conv1_1"]["kernel"] * np.float32(1e20)}}
     weights.save_safetensors("heavy.safetensors", heavy, origin="random", licence="none")

@@ -35,6 +35,7 @@ def test_it_says_what_it_is_without_jax():
     subprocess.run([sys.executable, "-P", "-c", code], check=True, timeout=60, stdout=subprocess.DEVNULL)
 
 
+@pytest.mark.slow
 def test_a_strip_comes_with_its_record_and_its_flagfile_makes_it_again(here, tiny_file, capsys):
     run = [*RUN, f"--weights={tiny_file}", "--save_every=4"]
     assert call(*run, "--output=a/o.png") == 0

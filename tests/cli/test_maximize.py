@@ -30,6 +30,7 @@ def made(*arguments):
     return call("maximize", *RUN, "--weights=net.safetensors", *arguments)
 
 
+@pytest.mark.slow
 def test_a_sheet_comes_with_its_record_and_its_flagfile_makes_it_again(studio, monkeypatch, capsys):
     assert made("--output=a/o.png") == 0
     out = capsys.readouterr().out

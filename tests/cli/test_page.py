@@ -128,6 +128,7 @@ def test_front_leaves_out_what_is_not_finite(bad):
 # ---- the text
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "counts", [(1,), (4,), (500,), (3, 2), (3, 2, 2), (2, 2, 2, 2, 2), (1, 1, 1, 1, 1), (12, 5), ()], ids=str
 )
@@ -340,6 +341,7 @@ def test_long_curves_are_thinned_but_keep_their_ends_and_spikes():
     assert page._thinned(curve[:100], 100) == curve[:100]
 
 
+@pytest.mark.slow
 def test_five_hundred_long_runs_stay_a_page_that_can_be_opened():
     trace = [{"step": s, "total": 1e5 / s, "content": 9.0 + s, "style": 1e4 / s, "tv": s / 7} for s in range(1, 1001)]
     axes = [("seed", [str(seed) for seed in range(500)])]

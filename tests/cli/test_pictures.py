@@ -86,6 +86,7 @@ def test_flagfile_of_a_deep_run_makes_it_again(here):
     assert (here / "deep.png").read_bytes() == data
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("size", [(40, 1), (1, 40)])
 @pytest.mark.parametrize("target", [0, 16])
 def test_pictures_of_one_row_or_column_come_through(here, size, target):
@@ -133,6 +134,7 @@ def test_bad_pictures_are_one_line_and_leave_nothing(here, capfd, monkeypatch, c
     assert not (here / "out").exists()
 
 
+@pytest.mark.slow
 def test_library_writes_the_depth_that_it_was_asked_for(here):
     import jnst
 

@@ -39,6 +39,7 @@ def everything(folder):
     return {name: ((folder / name).read_bytes(), (folder / name).stat().st_mtime_ns) for name in listed(folder)}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "optimizer",
     [
@@ -219,6 +220,7 @@ def test_a_full_disk_costs_the_checkpoint_only(here, capsys):
     assert not [name for name in listed(here) if name.endswith(".part")]
 
 
+@pytest.mark.slow
 def test_a_second_run_on_one_output_is_refused(here, capsys):
     child = start(*RUN, *ENDLESS, "--output=o.png")
     read_until(child.stdout, "step 2/")

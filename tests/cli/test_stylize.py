@@ -150,6 +150,7 @@ def test_a_picture_as_start(here):
     np.testing.assert_array_equal(np.asarray(Image.open("o.png")), np.full((16, 16, 3), (255, 0, 0)))
 
 
+@pytest.mark.slow
 def test_reader_that_goes_away_costs_no_picture(here):
     child = start(*PICTURES, *SMALL, "--steps=30", "--print_every=1", "--output=o.png")
     read_until(child.stdout, "device: ")
@@ -205,6 +206,7 @@ def test_dry_run_says_size_memory_and_time_and_writes_nothing(here, capsys):
 # ---- What the user got wrong: one line, exit 2, nothing written
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("size", [(24, 160), (0, 0)])
 def test_terminal_shows_a_bar(here, size):
     master, slave = pty.openpty()
@@ -229,6 +231,7 @@ def test_terminal_shows_a_bar(here, size):
     assert all(f"{name}=" in text for name in ("total", "content", "style", "tv"))
 
 
+@pytest.mark.slow
 def test_log_of_a_command_on_a_terminal_holds_the_lines(here):
     master, slave = pty.openpty()
     child = start(*PICTURES, *SMALL, "--output=o.png", stderr=slave)
@@ -238,6 +241,7 @@ def test_log_of_a_command_on_a_terminal_holds_the_lines(here):
     os.close(master)
 
 
+@pytest.mark.slow
 def test_closed_stderr_is_no_fault(here):
     shell = ["sh", "-c", 'exec "$@" 2>&-', "sh"]
     assert subprocess.run([*shell, *COMMAND, *PICTURES, *SMALL, "--output=o.png"], timeout=60).returncode == 0
@@ -255,6 +259,7 @@ def test_folder_with_a_comma_repeats_the_picture(here, monkeypatch, capsys):
     assert (here / "a,b" / "o.png").read_bytes() == first
 
 
+@pytest.mark.slow
 def test_preset_is_found_from_within_a_flagfile(here, capsys):
     (here / "mine.flags").write_text("--flagfile=course\n# smaller\n--steps=1\n--save_every=0\n")
     assert call("--flagfile=mine.flags", *PICTURES, *SMALL, "--output=o.png") == 0

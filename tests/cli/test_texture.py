@@ -44,6 +44,7 @@ def test_without_arguments_it_shows_examples_and_help_says_every_flag(capsys):
     assert all(f"--{name} (default" in out for name in TextureConfig.__dataclass_fields__)
 
 
+@pytest.mark.slow
 def test_gram_comes_with_its_record_and_its_flagfile_makes_it_again(here, weights, capsys):
     assert call(*GRAM, weights, "--output=a/o.png") == 0
     out = capsys.readouterr().out
@@ -93,6 +94,7 @@ def test_patches_are_the_sample_s_pixels_and_come_with_the_same_record(here, wei
 IN_ALL = ("flags", "json", "png")
 
 
+@pytest.mark.slow
 def test_tileable_patches_may_have_any_size(here, weights):
     assert call(*PATCHES, weights, "--size=27x19", "--tileable", "--layers=pool2", "--output=o.png") == 0
     assert pixels("o.png").shape == (19, 27, 3)
@@ -122,6 +124,7 @@ def test_ctrl_c_while_patches_are_written_waits_for_all_of_them(here, weights, m
     assert {"o.flags", "o.json", "o.png"} < set(listed(here))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", METHODS)
 @pytest.mark.parametrize("size", [24, 16])
 def test_matched_histograms_are_exactly_the_sample_s_quantiles(here, weights, method, size):

@@ -203,6 +203,7 @@ def test_a_terminal_shows_a_bar(cache, online, size):
     assert contents(cache) == {FILE: DATA}
 
 
+@pytest.mark.slow
 def test_a_bar_that_ends_early_leaves_the_message_a_line_of_its_own(cache, online):
     online.script = (answer(DATA[:1_000_000], claim=len(DATA)), answer(status=404))
     code, text = terminal(record(DATA, online.url + FILE), "weights", "fetch", "vgg19")
@@ -223,6 +224,7 @@ TROUBLE = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", TROUBLE)
 def test_trouble_with_the_download_is_one_line(cache, here, serve, monkeypatch, capsys, case):
     script, cause, count = TROUBLE[case]
@@ -300,6 +302,7 @@ def test_reader_that_goes_away_costs_no_download(cache, online):
 # ---- A run with vgg19
 
 
+@pytest.mark.slow
 def test_a_run_fetches_once_and_records_what_it_took(cache, here, online, capsys, tmp_path_factory, monkeypatch):
     assert stylize(*PICTURES, *SMALL, "--weights=vgg19", "--output=o.png") == 0
     out, err = capsys.readouterr()
@@ -322,6 +325,7 @@ def test_a_run_fetches_once_and_records_what_it_took(cache, here, online, capsys
     assert len(online.requests) == 1
 
 
+@pytest.mark.slow
 def test_the_fetched_file_paints_what_the_file_itself_does(cache, here, online):
     (here / "own.h5").write_bytes(DATA)
     for name in ("vgg19", "own.h5", "random"):
@@ -330,6 +334,7 @@ def test_the_fetched_file_paints_what_the_file_itself_does(cache, here, online):
     assert (here / "vgg19.tif").read_bytes() != (here / "random.tif").read_bytes()
 
 
+@pytest.mark.slow
 def test_the_library_fetches_in_silence(cache, pictures, online, capsys):
     layers = {"style_layers": "relu1_1", "content_layers": "conv1_1"}
     result = jnst.stylize(*pictures, weights="vgg19", size=16, steps=2, **layers)
@@ -405,6 +410,7 @@ def test_ctrl_c_while_a_run_fetches(cache, here, online):
     assert listed(cache) == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["file", "folder"])
 def test_what_is_called_like_the_word_does_not_shadow_it(cache, here, online, capsys, kind):
     if kind == "file":

@@ -305,6 +305,7 @@ def test_the_limit_is_one_number_for_all(tmp_path, monkeypatch, ending, kind):
                 images.load(tmp_path / f"a{ending}")
 
 
+@pytest.mark.slow
 def test_deep_png_wider_than_its_library_takes_is_refused_in_silence(tmp_path, capfd):
     path = write(tmp_path / "a.png", files.png(np.zeros((1, png.MOST + 1, 1), np.uint16), 0, 16))
     with pytest.raises(InputError, match=r"1000001x1 pixels: a PNG of 16 bits has at most 1,000,000 on a side"):

@@ -237,6 +237,7 @@ def test_avif_keeps_edges_between_colors(tmp_path):
     np.testing.assert_allclose(images.load(tmp_path / "a.avif").rgb, rgb, atol=0.1)
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="this system does not let a process choose its cores")
 def test_avif_is_the_same_on_one_core_and_on_many():
     picture = Picture(np.tile(smooth(), (20, 30, 1)))  # large enough for several tiles

@@ -22,6 +22,7 @@ def _up_to(params, last):
     return {name: params[name] for name in ("mean", *vgg.convolutions([last]))}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("pooling", "padding"), [*zip(POOLINGS, PADDINGS, strict=True)])
 def test_features_equal_the_reference(x64, tiny, pooling, padding):
     image = reference.smooth_picture(11, 13, seed=3)  # odd, and odd again once halved
@@ -125,6 +126,7 @@ def test_pools_no_more_than_asked(tiny, monkeypatch, layers, count):
     assert len(calls) == count
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("pooling", ["l2", *(pytest.param(kind, marks=pytest.mark.slow) for kind in ("max", "avg"))])
 def test_a_pool_layer_is_the_pooled_block(x64, tiny, pooling):
     image = reference.smooth_picture(11, 13, seed=3)
@@ -308,6 +310,7 @@ def _rolls(params, rng, pooling, layers):
         yield roll(found[layer], stride(layer)), rolled[layer]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("pooling", "count"),
     [("avg", 2), *(pytest.param(kind, 5, marks=pytest.mark.slow) for kind in POOLINGS)],
@@ -338,6 +341,7 @@ def uneven():
     return [reference.smooth_picture(*size, seed=9) for size in ((12, 9), (8, 16))]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("pooling", "padding", "last"),
     [("avg", "zeros", "conv1_2"), pytest.param("max", "reflect", "conv2_1", marks=pytest.mark.slow)],
@@ -382,6 +386,7 @@ def narrow(monkeypatch):
 _QUICK = {"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes": True}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("pooling", "padding", "last"),
     [

@@ -60,6 +60,7 @@ CASES = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("layers", "kind", "pooling", "guided"), CASES)
 def test_value_and_gradient_are_what_numpy_finds(x64, tiny, layers, kind, pooling, guided):
     picture, names = _picture(12, 10), [name for name, _ in parse_channels("layers", layers)]
@@ -105,6 +106,7 @@ def test_the_gradient_at_the_layer_is_the_activation(x64, tiny):
     np.testing.assert_allclose(gradient, expected, rtol=1e-12, atol=1e-18)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("tile", [0, 8])
 def test_with_jitter_the_gradient_is_that_of_the_rolled_picture_rolled_back(x64, tiny, tile):
     params, picture = _params(tiny), jnp.asarray(_picture(22, 19))
@@ -140,6 +142,7 @@ def _run(prepared):
     return loop.run(prepared, callback=callback), found
 
 
+@pytest.mark.slow
 def test_every_pixel_stays_in_range_at_every_step(prepare):
     result, found = _run(prepare(step_size=150.0))
     for *_, canvas, _ in found:
@@ -149,6 +152,7 @@ def test_every_pixel_stays_in_range_at_every_step(prepare):
     np.testing.assert_array_equal(result.image, last)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("objective", ["square", "mean"])
 def test_a_step_changes_pixels_by_the_step_size_on_average(prepare, objective):
     picture = reference.smooth_picture(24, 17, seed=1)
@@ -159,6 +163,7 @@ def test_a_step_changes_pixels_by_the_step_size_on_average(prepare, objective):
         np.testing.assert_allclose(np.abs(after - before).mean(), 1.5 / 255, rtol=1e-4)
 
 
+@pytest.mark.slow
 def test_by_deviation_a_step_s_spread_is_the_step_size(prepare):
     _, found = _run(prepare([reference.smooth_picture(24, 17, seed=1)], normalize="deviation", steps=1))
     (*_, before, _), (*_, after, _) = found
@@ -217,6 +222,7 @@ TILED = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("layers", "kind", "pooling", "shape", "tile"), TILED)
 def test_tiles_give_the_whole_picture_s_value_and_gradient(x64, tiny, layers, kind, pooling, shape, tile, monkeypatch):
     picture, goal = (
@@ -259,6 +265,7 @@ def test_a_guide_is_looked_through_in_blocks(rng, monkeypatch):
     np.testing.assert_array_equal(task._nearest(flat, guide), expected)
 
 
+@pytest.mark.slow
 def test_of_a_large_guide_every_so_many_rows_are_seen(tiny, monkeypatch):
     monkeypatch.setattr(task, "_MOST_SEEN", 20)
     guide = jnp.asarray(reference.smooth_picture(12, 14, seed=4))
@@ -269,6 +276,7 @@ def test_of_a_large_guide_every_so_many_rows_are_seen(tiny, monkeypatch):
     )
 
 
+@pytest.mark.slow
 def test_a_guided_dream_comes_nearer_to_its_guide(prepare):
     guide = reference.smooth_picture(16, 16, seed=9)
     result, _ = _run(prepare(given={"guide": guide}))
@@ -311,6 +319,7 @@ def test_a_second_picture_of_the_same_size_compiles_nothing(prepare):
     assert not compiled
 
 
+@pytest.mark.slow
 def test_too_little_memory_names_the_tiles(prepare):
     with pytest.raises(InputError, match="--size: 12x17 pixels need .* or --tile=512"):
         prepare(given={"room": 1})

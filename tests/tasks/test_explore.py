@@ -40,6 +40,7 @@ def test_each_picture_of_a_block_is_described_by_itself(tiny, rng):
     assert not np.array_equal(again[1], found[1])
 
 
+@pytest.mark.slow
 def test_a_descriptor_does_not_see_scale_or_where_things_are(rng):
     maps = [rng.standard_normal((4, 6, 5)), rng.random((2, 3, 7))]
     found = explore.descriptor([jnp.asarray(one) for one in maps])
@@ -48,6 +49,7 @@ def test_a_descriptor_does_not_see_scale_or_where_things_are(rng):
     np.testing.assert_allclose(explore.descriptor([jnp.asarray(one) for one in moved]), found, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_layers_count_alike():
     loud, quiet = jnp.ones((2, 2, 3)), 1e-3 * jnp.ones((2, 2, 8))
     found = explore.descriptor([loud, quiet])

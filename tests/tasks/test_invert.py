@@ -59,6 +59,7 @@ def test_smooth_variation_is_what_numpy_finds(x64, rng, beta, shape):
     np.testing.assert_allclose(np.sum(gradient * way), slope, rtol=1e-6)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("beta", [1.0, 1.5, 2.0])
 def test_flat_pixels_have_no_slope_and_do_not_spoil_others(x64, rng, beta):
     # Not compiled as one: XLA would simplify 0 times infinity away.
@@ -86,6 +87,7 @@ CASES = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("layer", "pooling", "padding", "numbers"), CASES)
 def test_value_and_gradient_are_what_numpy_finds(x64, tiny, layer, pooling, padding, numbers):
     image, given = _picture(9, 7), _picture(9, 7, seed=1)
@@ -114,6 +116,7 @@ def test_value_and_gradient_are_what_numpy_finds(x64, tiny, layer, pooling, padd
     np.testing.assert_allclose(np.sum(gradient * way), slope, rtol=1e-5)
 
 
+@pytest.mark.slow
 def test_with_jitter_both_pictures_are_rolled_alike(x64, tiny):
     image, given = _picture(10, 8), _picture(10, 8, seed=1)
     goal = task.Inversion(layer="conv2_1", padding="reflect", jitter=3)
@@ -161,6 +164,7 @@ def whole(prepare):
     return _run(prepare())
 
 
+@pytest.mark.slow
 def test_each_layer_s_picture_is_kept_and_the_trace_names_every_step(whole):
     result, _ = whole
     assert [row["step"] for row in result.trace] == [0, 2, 4, 4, 6, 8]
@@ -177,6 +181,7 @@ def test_it_begins_at_gray_with_noise(prepare):
     np.testing.assert_allclose([canvas.mean(), canvas.std()], [0.5, 0.15], atol=0.02)
 
 
+@pytest.mark.slow
 def test_the_picture_of_a_shallow_layer_is_found_again(prepare):
     params, picture = random_backbone(0, ["relu1_1"]).params, reference.smooth_picture(11, 13, seed=1)
     options = {"layers": "relu1_1", "steps": 60, "tv_weight": 0.01}
@@ -187,6 +192,7 @@ def test_the_picture_of_a_shallow_layer_is_found_again(prepare):
     assert 0 <= result.kept[0].min() <= result.kept[0].max() <= 1
 
 
+@pytest.mark.slow
 def test_relative_errors_are_what_numpy_finds(tiny, rng):
     picture = reference.smooth_picture(8, 9, seed=1)
     found = [rng.uniform(size=(8, 9, 3)).astype(np.float32), rng.uniform(size=(2, 8, 9, 3)).astype(np.float32)]
@@ -209,6 +215,7 @@ def test_a_layer_s_picture_is_the_same_alone_and_in_a_list(prepare, whole):
 JITTERED = {"layers": "relu1_1", "jitter": 2}
 
 
+@pytest.mark.slow
 def test_starts_are_lanes_of_one_program_and_the_first_is_the_single_run(prepare):
     alone, two = loop.run(prepare(**JITTERED)), loop.run(prepare(**JITTERED, restarts=2))
     assert two.kept[0].shape == (2, 11, 13, 3)
@@ -321,6 +328,7 @@ def test_what_the_real_network_knows_of_a_photograph_falls_with_depth(shared):
     assert pixels[0] < 0.01
 
 
+@pytest.mark.slow
 def test_lanes_are_the_runs_that_they_would_be_alone(prepare):
     more = {"layers": "relu1_1", "steps": 2}
     config = InvertConfig(**{**BASE, **more})

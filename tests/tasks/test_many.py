@@ -176,6 +176,7 @@ def test_in_single_precision_adam_stays_within_the_stated_tolerance(params, run)
         np.testing.assert_allclose(result.trace[-1]["total"], alone.trace[-1]["total"], rtol=1e-3)
 
 
+@pytest.mark.slow
 def test_the_terms_are_those_of_the_best_picture(params, run):
     config = {"optimizer": "adam", "learning_rate": 0.05, "steps": 12, "print_every": 1}  # goes down and up again
     result, terms = _Batch([run(**config)], params, 1).all()[0]

@@ -47,6 +47,7 @@ CASES = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("layers", "owns", "pooling", "decay"), CASES.values(), ids=CASES)
 def test_value_and_slope_are_what_numpy_finds(x64, tiny, rng, layers, owns, pooling, decay):
     goal = task.Maximum(layers=layers, pooling=pooling, robust=False, decay=decay)
@@ -131,6 +132,7 @@ def test_the_adam_step_is_that_of_the_paper(x64, prepare, tiny):
     np.testing.assert_allclose(found, _picture(canvas, 1.0), atol=1e-6)
 
 
+@pytest.mark.slow
 def test_one_program_serves_all_channels(prepare, monkeypatch):
     traced = []
     original = task.Maximum.__call__
@@ -147,6 +149,7 @@ def test_one_program_serves_all_channels(prepare, monkeypatch):
     assert stages._program.cache_info().misses == before
 
 
+@pytest.mark.slow
 def test_the_activation_rises_and_is_what_numpy_finds(prepare, tiny):
     prepared = prepare(steps=12, robust="none")
     result = loop.run(prepared)
@@ -188,6 +191,7 @@ def test_a_run_goes_on_to_the_same_bytes(prepare):
         prepare(given={"snapshot": kept[0]._replace(leaves=kept[0].leaves[1:])})
 
 
+@pytest.mark.slow
 def test_random_filters_are_scaled_whatever_the_key():
     from jnst.weights import random_backbone
 

@@ -58,6 +58,7 @@ def _copied(snapshot):
     return snapshot._replace(leaves=[np.array(leaf) for leaf in snapshot.leaves])
 
 
+@pytest.mark.slow
 def test_each_scale_begins_with_the_step_that_the_one_before_ended_with(prepare):
     result, records = _records(prepare())
     expected = [(step, (12, 16)) for step in range(6)] + [(step, (17, 23)) for step in range(5, 9)]

@@ -90,6 +90,7 @@ def test_the_best_step_s_image_is_returned(run):
     assert not np.array_equal(result.image, seen[12][1])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "options",
     [
@@ -109,6 +110,7 @@ def test_the_image_is_finite_float32_in_the_unit_range(run, options):
     assert 0 <= image.min() < image.max() <= 1
 
 
+@pytest.mark.slow
 def test_the_step_is_traced_once_and_runs_without_tracing(run, monkeypatch):
     traces = []
     original = objective.style_objective
@@ -125,6 +127,7 @@ def test_the_step_is_traced_once_and_runs_without_tracing(run, monkeypatch):
         run(config)
 
 
+@pytest.mark.slow
 def test_other_weights_rates_mixes_and_steps_compile_nothing(run):
     run(_config(style_mix="0.5,0.5"), styles=2)
     events = []
@@ -207,6 +210,7 @@ def test_the_first_term_that_is_not_finite_is_named(params, pictures, terms, nam
     assert task.run(broken).bad_term == named
 
 
+@pytest.mark.slow
 def test_the_chunks_of_an_accelerator_give_the_same_run(run, monkeypatch):
     config = _config(steps=8, print_every=4, save_every=6)
     plain, seen = run(config), []
@@ -317,6 +321,7 @@ def test_luminance_shows_the_network_shades_of_gray(params, pictures):
     assert np.ptp(prepared.begin().canvas, axis=-1).max() == 0
 
 
+@pytest.mark.slow
 def test_match_recolors_the_style_to_the_content(params, pictures):
     content, style = map(jnp.asarray, pictures)
     matched = task.prepare(KEY, params, content, [style], _config(preserve_color="match"))
@@ -384,6 +389,7 @@ def test_only_the_layers_that_are_needed_go_to_the_device(tiny, pictures):
     assert prepared.stage.arguments()[0].keys() == {"mean", "conv1_1", "conv1_2", "conv2_1"}
 
 
+@pytest.mark.slow
 def test_footprint_is_known_before_a_step(params, pictures):
     def footprint(side):
         image = np.zeros((side, side, 3), np.float32)
@@ -397,6 +403,7 @@ def test_footprint_is_known_before_a_step(params, pictures):
 # ---- No content, layers after a pooling, a torus
 
 
+@pytest.mark.slow
 def test_without_content_layers_the_total_is_style_and_variation(run, params, pictures):
     config = _config(content_layers="", style_layers="pool1,relu1_1", init="noise")
     result = run(config)
@@ -432,6 +439,7 @@ def test_layers_in_another_order_are_one_program():
     assert specs == {("relu1_2", "pool1", "conv2_1")}
 
 
+@pytest.mark.slow
 def test_a_torus_is_never_cut(params, monkeypatch):
     monkeypatch.setattr(stage, "AUTO_TILES", (32, 16))  # which the picture would be cut into
     picture = reference.smooth_picture(45, 38, seed=1)

@@ -63,6 +63,7 @@ def _residuals(params, image, sample, padding):
 # ---- Residuals
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("tileable", [False, True])
 def test_the_residuals_are_numpys(x64, tiny, pictures, tileable):
     sample, image = _wide((pictures[1], pictures[0]))
@@ -115,6 +116,7 @@ def run(request, tiny, pictures):
     return config, result, seen, {"standardize": request.param}
 
 
+@pytest.mark.slow
 def test_the_loss_is_that_of_the_residuals(run, tiny, pictures):
     """Both see the same network: `relative` divides by the target, so that a layer's term is its residual squared."""
     config, result, seen, more = run
@@ -221,6 +223,7 @@ def test_patches_need_no_multiples():
 # ---- A torus
 
 
+@pytest.mark.slow
 def test_a_rolled_texture_costs_the_same_on_a_torus_alone(x64, tiny, pictures):
     image, sample = _wide((reference.smooth_picture(16, 24, 4), pictures[1]))
     costs = []
@@ -235,6 +238,7 @@ def test_a_rolled_texture_costs_the_same_on_a_torus_alone(x64, tiny, pictures):
     assert np.abs(costs[1]).max() > 1e-4
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("size", [(8, 12), (6, 9), (4, 6)])
 def test_a_torus_is_enlarged_over_its_edges(x64, rng, size):
     image = rng.uniform(size=(4, 6, 3))

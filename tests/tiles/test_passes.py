@@ -68,6 +68,7 @@ def test_the_cases_reach_every_choice():
     assert {spec.normalization for spec in specs} == set(NORMALIZATIONS)
 
 
+@pytest.mark.slow
 @every_case
 def test_terms_and_gradient_are_the_whole_images(x64, case):
     shape, tile, spec = CASES[case]
@@ -77,6 +78,7 @@ def test_terms_and_gradient_are_the_whole_images(x64, case):
     assert_equal(in_tiles(programs, problem, expected.styles), expected, 1e-13)
 
 
+@pytest.mark.slow
 def test_without_content_memory_is_known_too(x64):
     shape, tile, spec = CASES["no content"]
     problem = make(shape, spec)
@@ -95,6 +97,7 @@ def test_a_torus_is_not_cut(tiny):
             build()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("layer", "shape", "tile"),
     [
@@ -120,6 +123,7 @@ def test_one_stride_less_of_a_halo_would_be_wrong(x64, layer, shape, tile):
     assert wrong > 1e-3
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("style_loss", "layers", "shape", "tile"),
     [
@@ -196,6 +200,7 @@ def test_bfloat16_kernels_give_float32_terms_and_nearly_the_same_gradient():
     assert one @ other > 0.99 * np.linalg.norm(one) * np.linalg.norm(other)
 
 
+@pytest.mark.slow
 def test_who_watches_gets_rising_shares_and_the_same_numbers_once_more(x64):
     shape, tile, spec = CASES["quick"]
     problem = make(shape, spec)

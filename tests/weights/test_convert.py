@@ -38,6 +38,7 @@ def assert_sees(found, layers, image, feed, padding="zeros"):
 # What each kind of file was fed, against float64 arithmetic on the image as that kind's programs prepare it.
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("layout", ["features.", "", "named", "module.features.", "state_dict.vgg.features.", "model."])
 @pytest.mark.parametrize("write", [formats.zip_file, formats.old_file])
 def test_caffes_filters_are_known_by_their_numbers(tmp_path, rng, layout, write):
@@ -83,6 +84,7 @@ def test_what_is_asked_for_is_done_where_numbers_say_nothing(tmp_path, rng, sour
     assert found.source == f"{source} (asked for by --source)"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("layout", "source"), [("normalised", "normalised"), ("slim", "slim16x")])
 @pytest.mark.parametrize("first", [BGR_LAYER, MIXING], ids=["bgr", "mixing"])
 @pytest.mark.parametrize("asked", [True, False])
@@ -139,6 +141,7 @@ def test_other_precisions_become_float32(tmp_path, kind):
             )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("write", [formats.zip_file, formats.old_file])
 def test_full_size_file_is_read(tmp_path, full, write):
     arrays = formats.state_dict(full)
@@ -351,6 +354,7 @@ def test_real_slim_networks_from_both_files_are_one(shared):
     checks.assert_equal_params(one, other)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("padding", ["zeros", "reflect"])
 def test_two_sources_of_one_training_give_the_same_features_up_to_channel_scales(shared, padding):
     layers = ("relu1_1", "relu2_1", "relu3_1")

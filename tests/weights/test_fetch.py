@@ -258,6 +258,7 @@ BAD = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", BAD)
 def test_bad_answers_leave_nothing_and_say_what_to_do(folder, serve, sleeps, case):
     script, cause, count = BAD[case]
@@ -309,6 +310,7 @@ def test_a_host_without_a_name_is_no_network(folder, monkeypatch, sleeps):
     assert listed(folder) == []
 
 
+@pytest.mark.slow
 def test_a_host_that_swallows_all_is_given_up(folder, sleeps):
     with contextlib.ExitStack() as stack:
         host = stack.enter_context(socket.socket())
@@ -642,6 +644,7 @@ def test_ctrl_c_in_the_middle_leaves_nothing(folder, serve):
 # ---- Processes
 
 
+@pytest.mark.slow
 def test_killed_in_the_middle_it_can_be_fetched_again(folder, serve):
     server = serve(STALL, OK)
     command = ["weights", "fetch", "vgg19", f"--url={server.url}"]

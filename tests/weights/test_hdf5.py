@@ -197,6 +197,7 @@ def test_truncated_file_is_refused(tmp_path):
         refusal(checks.written(tmp_path / "a.h5", data[:end]), match=r"a\.h5: not a whole HDF5 file")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("old", [True, False])
 def test_random_damage_ends_in_one_line_or_in_a_network(tmp_path, old):
     path = tmp_path / "a.h5"

@@ -166,6 +166,7 @@ def test_real_oxford_weights_are_read(shared):
     np.testing.assert_array_equal(found.params["conv1_1"]["kernel"], original[:, :, ::-1] * np.float32(255))
 
 
+@pytest.mark.slow
 def test_full_size_npz_is_read(tmp_path, full):
     path = saved(tmp_path / "a.npz", formats.keras(full))
     found = weights.load(path)

@@ -72,6 +72,7 @@ def test_width_first_kernels_are_turned_in_every_layer(tmp_path, rng, generation
     checks.assert_same_features(checks.first_features(found, image), formats.by_hand(layers, image, feed))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("generation", ["old", "new"])
 def test_full_size_file_is_read(tmp_path, full, generation):
     path = formats.write_mat(tmp_path / "a.mat", formats.turned(full), generation=generation)

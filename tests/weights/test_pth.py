@@ -499,6 +499,7 @@ def test_shape_that_nests_is_refused_quickly(tmp_path, wrap):
     refusal(path, match="a tensor's shape is not made of whole numbers")
 
 
+@pytest.mark.slow
 @wrapped
 def test_memory_stays_in_proportion_to_the_file(tmp_path, wrap):
     long = text("k" * 100_000)
