@@ -245,6 +245,7 @@ def test_a_worker_ends_with_its_parent_whatever_it_does(tmp_path, monkeypatch):
     assert side.process.returncode == -9
 
 
+@pytest.mark.slow
 def test_turns_rotate_and_begin_with_a_step_that_is_not_timed(fake):
     command = [sys.executable, str(fake.script)]
     fake.say(seconds={"a": 0.01, "b": 0.2, "c": 30.0})
@@ -349,6 +350,7 @@ def test_a_goal_that_is_not_reached_has_no_ratio(fake, capsys):
     assert "not come to the goal" in out[-2]
 
 
+@pytest.mark.slow
 def test_time_to_another_loss_is_no_measurement(fake, capsys):
     fake.say(loss={"torch:channels_last": 2.1})
     assert time_to("--evals=3") == 1

@@ -117,6 +117,7 @@ def test_where_torch_is_not_to_be_had_one_line_says_so(checkout, offered):
     assert "an earlier set-up did not end" in checkout.run(command="bench")[1]
 
 
+@pytest.mark.slow
 def test_torch_that_cannot_be_installed_is_one_line_too(checkout):
     (checkout.state / "broken").touch()
     _, said = checkout.run(command="bench", status=2)

@@ -62,6 +62,7 @@ def test_rectified_it_is_never_negative(x64, rng, padding):
     np.testing.assert_allclose(ours, expected, rtol=1e-12, atol=1e-12)
 
 
+@pytest.mark.slow
 def test_is_a_cross_correlation(rng):
     kernel = jnp.zeros((3, 3, 1, 1)).at[0, 1].set(1)  # looks at the pixel above
     x = jnp.asarray(rng.standard_normal((4, 4, 1)), jnp.float32)
@@ -223,6 +224,7 @@ def test_nothing_passes_a_rectifier_at_zero(rng):
         np.testing.assert_array_equal(gradient, 0)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("channels", [3, pytest.param(5, marks=pytest.mark.slow)])
 def test_float32_gradients_of_the_image_are_right_to_a_millionth(x64, rng, channels):
     arrays = [*_arrays(rng, np.float32, (6, 9, channels), 64), rng.standard_normal((6, 9, 64)).astype(np.float32)]

@@ -97,6 +97,7 @@ def test_a_lane_that_is_not_finite_keeps_its_best_and_harms_no_other():
     assert np.isfinite(grid.lane_of(lanes.best_terms["content"], 1))
 
 
+@pytest.mark.slow
 def test_a_lane_that_comes_back_has_ended_all_the_same():
     """As a run alone does: it stops at the first total that is not finite."""
     config = OptimizerConfig(optimizer="adam", projection="none")

@@ -262,6 +262,7 @@ def test_other_changes_of_pyproject_do_not_refresh(checkout):
     assert checkout.run()[1] == ""
 
 
+@pytest.mark.slow
 def test_changed_lock_refreshes_even_from_within_the_environment(checkout):
     checkout.run()
     with (checkout.root / "requirements.lock").open("a") as lock:
@@ -270,6 +271,7 @@ def test_changed_lock_refreshes_even_from_within_the_environment(checkout):
     assert "requirements changed" in said
 
 
+@pytest.mark.slow
 def test_lock_that_lacks_a_dependency_is_named_before_anything_is_removed(checkout):
     checkout.run()
     path = checkout.root / "pyproject.toml"

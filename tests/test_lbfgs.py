@@ -139,6 +139,7 @@ def test_vmapped_runs_are_the_looped_ones(x64):
     np.testing.assert_allclose(together, alone, rtol=1e-8, atol=1e-10)
 
 
+@pytest.mark.slow
 def test_buffers_are_written_in_place():
     """The pairs of a large picture are hundreds of megabytes: donated, they are not copied."""
     solver = lbfgs(history=50)

@@ -133,6 +133,7 @@ def test_the_next_stop_is_the_nearest_that_somebody_asked_for(done, pace, last, 
 # ---- Stages whose pictures are kept
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("lanes", [0, 2])
 def test_every_stage_leaves_its_picture_and_begins_anew(lanes):
     prepared, carried, made = _prepare(lanes=lanes)

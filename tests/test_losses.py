@@ -91,6 +91,7 @@ def test_every_loss_at_its_own_target_is_zero(maps, kind):
     assert style_loss(g, g, kind) == 0
 
 
+@pytest.mark.slow
 @every_normalization
 @pytest.mark.parametrize("variation", TOTAL_VARIATIONS)
 @pytest.mark.parametrize("unit", [1, 255])

@@ -43,6 +43,7 @@ def test_unknown_pooling_is_refused():
         ops.pool(jnp.ones((2, 2, 1)), "min")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("equal", [[0, 1, 2, 3], [1, 2], [1, 3], [2, 3], [0, 3]])
 def test_max_pooling_gives_the_gradient_to_the_first_of_equals(equal):
     x = jnp.zeros(4).at[jnp.array(equal)].set(1).reshape(2, 2, 1)
@@ -50,6 +51,7 @@ def test_max_pooling_gives_the_gradient_to_the_first_of_equals(equal):
     assert gradient.tolist() == [float(place == equal[0]) for place in range(4)]
 
 
+@pytest.mark.slow
 def test_max_pooling_gradient_equals_that_of_reduce_window(rng):
     x = jnp.asarray(rng.integers(0, 3, (8, 10, 4)), jnp.float32)  # ties everywhere
     weight = jnp.asarray(rng.standard_normal((4, 5, 4)), jnp.float32)
@@ -72,6 +74,7 @@ def test_pooling_gradients_are_finite_differences(x64, rng, kind):
     check_grads(jax.jit(lambda x: ops.pool(x, kind)), (x,), 1, ["fwd", "rev"], atol=1e-7, rtol=1e-7)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", TOTAL_VARIATIONS)
 def test_total_variation_equals_the_reference(x64, rng, kind):
     image = rng.uniform(size=(5, 7, 3))
@@ -239,6 +242,7 @@ def test_match_color_to_itself_changes_nothing(x64, rng):
     np.testing.assert_allclose(match_color(image, image), image, atol=1e-10)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("gray", ["image", "target", "both"])
 @pytest.mark.parametrize("kind", ["constant", "shades"])
 def test_match_color_of_gray_is_finite(rng, gray, kind):

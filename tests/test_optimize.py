@@ -163,6 +163,7 @@ def test_the_best_iterate_is_kept_when_the_loss_goes_up():
     np.testing.assert_array_equal(states[-1].best_canvas, states[best].canvas)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
 def test_a_total_that_is_not_finite_is_never_the_best_and_ends_the_loop(bad):
     start = _start("sgd", learning_rate=0.1, value=0.0)

@@ -133,6 +133,7 @@ def test_gradients_are_finite_differences(x64, rng, size):
         check_grads(through, (canvas,), 1, ["fwd", "rev"], atol=1e-6, rtol=1e-6)
 
 
+@pytest.mark.slow
 def test_decay_is_traced_and_batched(x64, rng):
     spectrum = jnp.asarray(rng.standard_normal((2, 5, 4, 3)))
     decays = jnp.array([0.5, 1.5])

@@ -43,6 +43,7 @@ def test_the_same_size_is_the_same_picture(rng, kind):
     np.testing.assert_array_equal(ops.resize(image, (3, 4), kind), image)
 
 
+@pytest.mark.slow
 @both_kinds
 def test_a_constant_stays_one_in_its_type(kind):
     for dtype in (jnp.float32, jnp.bfloat16):

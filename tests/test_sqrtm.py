@@ -26,6 +26,7 @@ def _lyapunov(values, vectors, change):
     return vectors @ ((vectors.T @ change @ vectors) / (roots[:, None] + roots)) @ vectors.T
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("size", "condition"), [(1, 1), (2, 50), (7, 10), (7, 100)])
 def test_the_root_and_its_gradient_are_exact(x64, rng, size, condition):
     matrix, values, vectors = _matrix(rng, size, condition)
@@ -68,6 +69,7 @@ def test_every_product_asks_for_the_highest_precision():
     assert jaxpr.count("precision=(Precision.HIGHEST, Precision.HIGHEST)") == products
 
 
+@pytest.mark.slow
 def test_vmapped_equals_looped(x64, rng):
     many = np.stack([_matrix(rng, 4, condition)[0] for condition in (2, 20, 200)])
     changes = rng.standard_normal((3, 4, 4))
@@ -78,6 +80,7 @@ def test_vmapped_equals_looped(x64, rng):
         np.testing.assert_allclose(gradients[index], gradient, rtol=1e-9, atol=1e-12)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("size", "rank"), [(8, 0), (8, 1), (64, 2)])
 def test_a_nearly_singular_matrix_in_float32_has_a_finite_root_and_gradient(rng, size, rank):
     # As of features whose channels hang together: only the ridge makes them positive.

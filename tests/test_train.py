@@ -111,6 +111,7 @@ def test_every_schedule_is_known():
         assert rates == ([1, 1] if schedule == "constant" else sorted(rates, reverse=True))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("decay", [0.0, 0.3, 0.999])
 def test_the_average_follows_its_recurrence(x64, decay):
     start = _start(jnp.float64, average_decay=decay)
@@ -122,6 +123,7 @@ def test_the_average_follows_its_recurrence(x64, decay):
     assert np.array_equal(average, state.params["kernel"]) == (decay == 0)
 
 
+@pytest.mark.slow
 def test_what_the_loss_learns_by_the_way_goes_in_and_comes_out():
     states = _walk(_start(), 3)
     assert [int(state.extra["calls"]) for state in states] == [1, 2, 3]
@@ -178,6 +180,7 @@ def test_one_trace_serves_all_steps_and_rates_and_a_restored_state():
     assert len(traces) == 1
 
 
+@pytest.mark.slow
 def test_no_two_leaves_share_a_buffer_and_the_callers_arrays_live_on():
     params = jax.tree.map(lambda goal: jnp.zeros(goal.shape), GOAL)
     rates, config = Rates(jnp.float32(0.1)), TrainConfig(steps=9)

@@ -127,6 +127,7 @@ def test_a_factor_of_one_and_an_angle_of_none_change_no_bit(rng, key, size):
         np.testing.assert_array_equal(rotate(one, image, degrees=(0, 360, -720)), image)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("size", [(6, 6), (7, 7), (1, 1)])
 def test_right_angles_are_exact_and_counterclockwise(rng, size):
     image = rng.uniform(size=(*size, 3)).astype(np.float32)

@@ -283,6 +283,7 @@ def test_several_images_in_bands(x64, rng, band_bytes):
     _close(ours, np.stack([reference.conv3x3(*map(np.asarray, (x, kernel, bias)), "zeros") for x in many]), 1e-12)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("fit", _mostly_slow([8, 1], 1))
 def test_other_numbers_are_no_other_trace(rng, band_bytes, fit):
     traces = []

@@ -247,12 +247,14 @@ def test_a_folder_that_cannot_be_written_is_named(quick, tmp_path):
         cluster.Watch(cluster.Cluster(0, 2), tmp_path / "file" / "out", "bin/grid", lambda: None).__enter__()
 
 
+@pytest.mark.slow
 def test_as_many_other_runs_are_an_error_too(quick, capsys, tmp_path):
     answers = _together([tmp_path] * 2, [np.ones(3, bool)] * 2, runs=["these", "those"])
     assert isinstance(answers[0], SystemExit)
     assert str(answers[1]) == "process 0 has other flags or files than this one; expected the same in all"
 
 
+@pytest.mark.slow
 def test_other_runs_in_another_process_are_an_error(quick, capsys, tmp_path):
     answers = _together([tmp_path] * 2, [np.ones(3, bool), np.ones(4, bool)])
     assert isinstance(answers[0], SystemExit)

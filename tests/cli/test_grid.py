@@ -139,6 +139,7 @@ def test_a_grid_that_grows_keeps_what_it_has(here):
     assert weights == {10.0: "1e1", 100.0: "1e2", 1000.0: "1e3"}
 
 
+@pytest.mark.slow
 def test_another_s_files_are_never_replaced(here, capsys):
     Path("out").mkdir()
     names = ["1_style_weight=1e1.png", "1_style_weight=1e1-2.json", "2_style_weight=1e2.flags"]
@@ -249,6 +250,7 @@ def test_sixteen_bits_and_pictures_on_the_way(here):
     assert Path("out/2_seed=1-000004.png").is_file()
 
 
+@pytest.mark.slow
 def test_what_stylize_made_of_a_flagfile_is_the_grid_s_run(here, capsys):
     assert call(*BASE, "--axis=seed=0,1", "--init=noise") == 0
     assert stylize("--flagfile=out/1_seed=0.flags") == 0
@@ -499,6 +501,7 @@ def test_out_of_memory_halves_and_goes_on(here, capsys, monkeypatch):
     assert len({picture.tobytes() for picture in pictures().values()}) == 8
 
 
+@pytest.mark.slow
 def test_not_even_one_fits(here, capsys, monkeypatch):
     monkeypatch.setattr(many, "drive", _exhausted(0, []))
     assert call(*BASE, "--axis=seed=0,1") == 2
@@ -583,6 +586,7 @@ def test_kill_9_and_the_same_command_goes_on(here):
     assert not left
 
 
+@pytest.mark.slow
 def test_killed_between_picture_and_record(here, monkeypatch):
     """The picture without a record is the run's own: it keeps its name. A checkpoint beside a record goes."""
     original = checkpoint.write

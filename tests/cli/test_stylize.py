@@ -123,6 +123,7 @@ def chroma(name):
     return np.asarray(Image.open(name).convert("YCbCr"), int)[4:-4, 4:-4, 1:]
 
 
+@pytest.mark.slow
 def test_preserve_color_keeps_the_contents_chroma(here):
     Image.new("RGB", (16, 16), (140, 110, 90)).save("photo.png")
     Image.effect_noise((16, 16), 60).convert("RGB").save("painting.png")

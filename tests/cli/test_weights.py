@@ -360,6 +360,7 @@ def test_dry_run_says_what_a_run_would_fetch_and_fetches_nothing(cache, here, on
     assert "would first fetch" not in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_dry_run_names_the_mirror_that_a_run_would_take(cache, here, online, monkeypatch, capsys):
     monkeypatch.setenv("JNST_MIRROR", "http://mirror.invalid/files")
     assert stylize(*PICTURES, *SMALL, "--weights=vgg19", "--output=out/o.png", "--dry_run") == 0

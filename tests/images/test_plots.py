@@ -57,6 +57,7 @@ def test_thumbnails_stand_at_their_places_and_keep_one_scale():
     assert blue[1] - red[1] == 2 * (blue[0] - red[0]) > 0
 
 
+@pytest.mark.slow
 def test_frames_and_legend_have_the_color_of_the_label():
     places, tiles = np.array([[0, 0], [3, 0], [0, 3]]), [plain(RED, 40, 40)] * 3
     framed = plots.thumbnail_map(places, tiles, ["b", "a", "b"], side=300)

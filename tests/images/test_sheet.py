@@ -172,6 +172,7 @@ def test_labels_keep_what_differs(name, values, width, expected):
     assert all(sheet._width(label, 10) <= width for label in found)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "value", ["Gemälde", "星月夜", "Звёзды", "🌃", "line\nbreak\t\0", "\udcff\udc80", "", " ", "a" * 999]
 )

@@ -53,6 +53,7 @@ def test_float32_features_are_right_to_a_hundred_thousandth(tiny, pictures):
         np.testing.assert_allclose(ours[layer], expected[layer], rtol=0, atol=1e-5 * np.abs(expected[layer]).max())
 
 
+@pytest.mark.slow
 def test_real_weights_on_a_real_picture_equal_the_reference(shared):
     path = shared / "weights" / "vgg19_caffe_conv1_1-conv3_4.npz"
     if not path.is_file():
@@ -87,6 +88,7 @@ def test_shapes_halve_from_block_to_block_and_odd_sides_floor():
     assert [found[pool].shape for pool in pools] == [(*sides[block + 1], widths[block - 1]) for block in range(1, 5)]
 
 
+@pytest.mark.slow
 def test_conv_is_before_the_rectifier_and_relu_after_it(tiny, pictures):
     found = features(_up_to(tiny, "relu4_1"), pictures[0], ("conv4_1", "relu4_1"))
     assert found["conv4_1"].min() < 0
@@ -141,6 +143,7 @@ def test_a_pool_layer_is_the_pooled_block(x64, tiny, pooling):
         np.testing.assert_allclose(ours[layer], expected, rtol=1e-11, atol=1e-12, err_msg=layer)
 
 
+@pytest.mark.slow
 def test_a_pool_layer_is_what_the_next_block_s_first_convolution_reads(x64, tiny):
     found = features(
         _float64(_up_to(tiny, "conv2_1")), _float64(reference.smooth_picture(8, 6, 3)), ("pool1", "conv2_1")
@@ -329,6 +332,7 @@ def test_by_winograd_too_a_rolled_picture_has_the_rolled_features_and_gradient(x
         np.testing.assert_allclose(ours, expected, rtol=0, atol=1e-11 * np.abs(expected).max())
 
 
+@pytest.mark.slow
 def test_padding_by_zeros_is_no_torus(x64, tiny):
     """Else the tests above could not fail."""
     params, image = _float64(_up_to(tiny, "relu1_1")), _float64(reference.smooth_picture(4, 6, seed=3))
@@ -360,6 +364,7 @@ def test_standardize_gives_unit_variance_over_all_pictures_in_a_later_call(x64, 
         assert np.ptp(ratio) < 1e-9 * ratio.max()  # one factor for the whole kernel
 
 
+@pytest.mark.slow
 def test_standardize_leaves_filters_that_see_nothing_finite(tiny, uneven):
     params = _up_to(tiny, "conv2_1")
     params["conv1_2"] = jax.tree.map(np.zeros_like, params["conv1_2"])
@@ -412,6 +417,7 @@ def test_prepared_params_give_the_same_features_and_gradient(x64, narrow, tiny, 
         np.testing.assert_allclose(ours, plain, rtol=0, atol=1e-10 * np.abs(plain).max())
 
 
+@pytest.mark.slow
 def test_prepare_adds_the_transform_and_touches_nothing_else(narrow, tiny):
     params = _up_to(tiny, "conv2_1")
     kept = {name: params[name] if name == "mean" else dict(params[name]) for name in params}

@@ -257,6 +257,7 @@ def test_a_guided_dream_in_tiles_is_the_whole_one(x64, tiny):
     np.testing.assert_allclose(of_tiles, gradient, rtol=1e-10, atol=1e-16)
 
 
+@pytest.mark.slow
 def test_a_guide_is_looked_through_in_blocks(rng, monkeypatch):
     flat, guide = (jnp.asarray(rng.standard_normal((n, 6)), jnp.float32) for n in (37, 11))
     expected = np.argmax(np.asarray(flat) @ np.asarray(guide).T, 1)

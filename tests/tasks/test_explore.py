@@ -21,6 +21,7 @@ def by_hand(maps):
     return whole / np.linalg.norm(whole)
 
 
+@pytest.mark.slow
 def test_a_descriptor_is_what_numpy_makes_of_the_reference_network(tiny, pictures):
     (picture, _), pooling = pictures, "avg"
     maps = reference.features(tiny, picture.astype(np.float64), LAYERS, pooling, "reflect")

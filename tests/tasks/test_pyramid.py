@@ -147,6 +147,7 @@ def test_a_scale_that_fails_at_once_leaves_what_the_one_before_made(prepare):
     np.testing.assert_allclose(result.image, alone.image, atol=0.05)
 
 
+@pytest.mark.slow
 def test_random_filters_are_the_same_at_every_scale(prepare):
     prepared = prepare(standardize=True)
     one, other = (prepared.stage.arguments()[0], prepared.make(2).arguments()[0])

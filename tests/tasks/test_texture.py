@@ -76,6 +76,7 @@ def test_the_residuals_are_numpys(x64, tiny, pictures, tileable):
         assert value > 0.05
 
 
+@pytest.mark.slow
 def test_the_sample_itself_leaves_nothing(tiny, pictures):
     assert set(task.gram_residuals(tiny, pictures[0], pictures[0], _config(size="16")).values()) == {0.0}
 

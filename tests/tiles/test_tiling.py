@@ -37,6 +37,7 @@ def _reach(layer):
     return max(found)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("layer", [*DEEPEST, "pool1", "pool2", "pool4"])
 def test_the_halo_is_what_a_feature_sees_and_less_than_a_stride_more(layer):
     halo, stride = halo_of([layer]), stride_of([layer])

@@ -76,6 +76,7 @@ def test_torchvisions_filters_in_the_other_order(tmp_path, rng):
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("source", "feed"), [("caffe", "bgr"), ("torchvision", "torchvision")])
 def test_what_is_asked_for_is_done_where_numbers_say_nothing(tmp_path, rng, source, feed):
     path = torch_file(tmp_path / "a.pth", formats.state_dict(LAYERS))

@@ -661,6 +661,7 @@ def test_killed_in_the_middle_it_can_be_fetched_again(folder, serve):
     assert_whole(folder)
 
 
+@pytest.mark.slow
 def test_two_fetches_at_once_both_succeed(folder, serve):
     together = []
 

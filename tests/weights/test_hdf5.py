@@ -35,6 +35,7 @@ def test_the_test_writes_the_names_of_real_files(tmp_path, old):
         assert {"fc1", "fc2", "predictions"} < set(file)
 
 
+@pytest.mark.slow
 def test_full_size_file_is_read(tmp_path_factory, full):
     path = formats.write_keras(tmp_path_factory.mktemp("full") / "a.h5", full, top=True)
     found = weights.read(path)
