@@ -7,12 +7,14 @@ from collections.abc import Callable, Sequence
 
 from absl import flags as absl_flags
 
+from jnst import bundled
 from jnst.cli import flags
+from jnst.cli.interrupt import Interrupt
 from jnst.cli.lines import warn
 from jnst.errors import InputError
 from jnst.version import __version__
 
-__all__ = ["BAD_INPUT", "DIVERGED", "DONE", "INTERRUPTED", "OUR_FAULT", "guard", "start"]
+__all__ = ["BAD_INPUT", "DIVERGED", "DONE", "INTERRUPTED", "OUR_FAULT", "RESUME", "guard", "make_picture", "start"]
 
 DONE, OUR_FAULT, BAD_INPUT, DIVERGED, INTERRUPTED = 0, 1, 2, 3, 130
 """Exit codes."""
@@ -80,3 +82,41 @@ def start(
         print(f"jnst {__version__}")
         return None
     return values, found
+
+
+RESUME = {"resume": "Go on from OUTPUT's checkpoint, to the same bytes as a run that was never interrupted."}
+"""The switch of commands whose runs leave checkpoints."""
+
+
+def make_picture(
+    argv: Sequence[str] | None,
+    config: type,
+    usage: str,
+    work: Callable[[object, absl_flags.FlagValues, Interrupt], int],
+    *,
+    switches: dict[str, str] = RESUME,
+) -> int:
+    """A command that makes a picture, from its arguments to its exit code.
+
+    Args:
+        argv: The program's name first; None: this process's.
+        config: The dataclass of its flags.
+        usage: What is shown without arguments, and first by --help.
+        work: Given the config, all flags and Ctrl-C's watcher, does it and returns the exit code.
+        switches: Further flags, false unless given, with their help.
+    """
+    argv = sys.argv if argv is None else argv
+    interrupt = Interrupt()
+
+    def parsed():
+        if len(argv) == 1:
+            print(usage + "\n  --help lists the flags; presets: " + ", ".join(bundled.names("presets", ".flags")))
+            return DONE
+        found = start(config, argv, usage, switches=switches)
+        if found is None:
+            return DONE
+        with interrupt:
+            values, _ = found
+            return work(flags.to_config(config, values), values, interrupt)
+
+    return guard(parsed, interrupt.said)

@@ -3,10 +3,7 @@
 import sys
 from collections.abc import Sequence
 
-from jnst import bundled
-from jnst.cli import flags
-from jnst.cli.command import DONE, guard, start
-from jnst.cli.interrupt import Interrupt
+from jnst.cli.command import make_picture
 from jnst.config import DreamConfig, check_dream
 
 __all__ = ["main"]
@@ -23,36 +20,24 @@ usage: dream --image=PHOTO --output=PICTURE [flags]
   dream --flagfile=dream.flags --resume         goes on with it where it was stopped
 """
 
-_SWITCHES = {"resume": "Go on from OUTPUT's checkpoint, to the same bytes as a run that was never interrupted."}
-
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs the command. Returns 0 done, 1 our fault, 2 the user's input, 3 diverged, 130 Ctrl-C."""
-    interrupt = Interrupt()
-    return guard(lambda: _main(sys.argv if argv is None else argv, interrupt), interrupt.said)
+    return make_picture(argv, DreamConfig, USAGE, _work)
 
 
-def _main(argv, interrupt):
-    if len(argv) == 1:
-        print(USAGE + "\n  --help lists the flags; presets: " + ", ".join(bundled.names("presets", ".flags")))
-        return DONE
-    parsed = start(DreamConfig, argv, USAGE, switches=_SWITCHES)
-    if parsed is None:
-        return DONE
-    with interrupt:
-        values, _ = parsed
-        config = flags.to_config(DreamConfig, values)
-        check_dream(config)
-        from jnst.cli import cache, film, report
+def _work(config, values, interrupt):
+    check_dream(config)
+    from jnst.cli import cache, film, report
 
-        read = [config.image, config.weights, *([config.guide] if config.guide else [])]
-        (film.check if config.zoom else report.check_paths)(config, read)
-        from jnst.cli import dreaming, filming, run
+    read = [config.image, config.weights, *([config.guide] if config.guide else [])]
+    (film.check if config.zoom else report.check_paths)(config, read)
+    from jnst.cli import dreaming, filming, run
 
-        cache.use()
-        if config.zoom:
-            return filming.make(config, interrupt, resume=values.resume)
-        return run.run(dreaming.work_of(config), interrupt, resume=values.resume)
+    cache.use()
+    if config.zoom:
+        return filming.make(config, interrupt, resume=values.resume)
+    return run.run(dreaming.work_of(config), interrupt, resume=values.resume)
 
 
 if __name__ == "__main__":

@@ -4,10 +4,7 @@ import os
 import sys
 from collections.abc import Sequence
 
-from jnst import bundled
-from jnst.cli import flags
-from jnst.cli.command import DONE, guard, start
-from jnst.cli.interrupt import Interrupt
+from jnst.cli.command import RESUME, make_picture
 from jnst.cli.lines import say
 from jnst.config import StylizeConfig, check, check_config, check_scales, split_list
 from jnst.errors import InputError
@@ -27,37 +24,27 @@ usage: stylize --content=PHOTO --style=PAINTING --output=PICTURE [flags]
 
 
 _SWITCHES = {
-    "resume": "Go on from OUTPUT's checkpoint, to the same bytes as a run that was never interrupted.",
+    **RESUME,
     "dry_run": "Print size, memory and estimated time, then stop.",
 }
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs the command. Returns 0 done, 1 our fault, 2 the user's input, 3 diverged, 130 Ctrl-C."""
-    interrupt = Interrupt()
-    return guard(lambda: _main(sys.argv if argv is None else argv, interrupt), interrupt.said)
+    return make_picture(argv, StylizeConfig, USAGE, _work, switches=_SWITCHES)
 
 
-def _main(argv, interrupt):
-    if len(argv) == 1:
-        print(USAGE + "\n  --help lists the flags; presets: " + ", ".join(bundled.names("presets", ".flags")))
-        return DONE
-    parsed = start(StylizeConfig, argv, USAGE, switches=_SWITCHES)
-    if parsed is None:
-        return DONE
-    with interrupt:
-        values, _ = parsed
-        config = flags.to_config(StylizeConfig, values)
-        if config.content and config.output and os.path.isdir(config.content):
-            return _folder(config, interrupt, values)
-        _check_flags(config)
-        # Late: what is wrong with the flags is said without waiting for jax.
-        from jnst.cli import cache, painting, run
+def _work(config, values, interrupt):
+    if config.content and config.output and os.path.isdir(config.content):
+        return _folder(config, interrupt, values)
+    _check_flags(config)
+    # Late: what is wrong with the flags is said without waiting for jax.
+    from jnst.cli import cache, painting, run
 
-        cache.use()
-        if values.dry_run:
-            return painting.dry_run(config)
-        return run.run(painting.work_of(config), interrupt, resume=values.resume)
+    cache.use()
+    if values.dry_run:
+        return painting.dry_run(config)
+    return run.run(painting.work_of(config), interrupt, resume=values.resume)
 
 
 def _folder(config, interrupt, values):
