@@ -7,8 +7,10 @@ from jnst.config.choices import (
     BLOCKS,
     CONVOLUTIONS,
     HAVE_BETA2,
+    HEADS,
     INITS,
     LINE_SEARCHES,
+    NORMS,
     OPTIMIZERS,
     PADDINGS,
     POOLINGS,
@@ -17,11 +19,15 @@ from jnst.config.choices import (
     PROJECTIONS,
     SCHEDULES,
     SOURCES,
+    STYLENET_BORDERS,
+    TOGETHER,
     TOTAL_VARIATIONS,
+    UPSAMPLES,
 )
 from jnst.config.distill import DistillConfig
 from jnst.config.dream import DREAM_AXES, DREAMS, FILMS, DreamConfig, check_dream
 from jnst.config.explore import LOOKS, ExploreConfig, check_explore, parse_threshold
+from jnst.config.fast import FAST_AXES, ApplyConfig, FastConfig, check_apply, check_fast, fast_runs
 from jnst.config.grid import ALONE, NO_AXES, Axis, GridConfig, check_grid, parse_axes, swept
 from jnst.config.invert import INVERT_AXES, InvertConfig, check_invert
 from jnst.config.layers import LAYERS, convolution_of, halvings_of
@@ -29,13 +35,25 @@ from jnst.config.maximize import MAXIMIZE, ROBUST, MaximizeConfig, check_maximiz
 from jnst.config.options import check, option_line
 from jnst.config.picture import PictureConfig
 from jnst.config.scales import Scale, check_scales, is_explicit, plan_scales
-from jnst.config.specs import ObjectiveSpec, OptimizerConfig, TrainConfig
+from jnst.config.specs import ObjectiveSpec, OptimizerConfig, StyleNetSpec, TrainConfig
 from jnst.config.stylize import StylizeConfig, check_config, chosen_layers, parse_rate
 from jnst.config.texture import HISTOGRAMS, METHODS, TEXTURE_AXES, TextureConfig, check_texture
 from jnst.config.values import join_list, parse_channels, parse_layers, parse_mix, split_list
 from jnst.config.weights import WeightsConfig
 
 __all__ = [
+    "FAST_AXES",
+    "HEADS",
+    "NORMS",
+    "STYLENET_BORDERS",
+    "TOGETHER",
+    "UPSAMPLES",
+    "ApplyConfig",
+    "FastConfig",
+    "StyleNetSpec",
+    "check_apply",
+    "check_fast",
+    "fast_runs",
     "ALONE",
     "BLOCKS",
     "CONVOLUTIONS",

@@ -7,8 +7,10 @@ __all__ = [
     "BORDERS",
     "CONVOLUTIONS",
     "HAVE_BETA2",
+    "HEADS",
     "INITS",
     "NORMALIZES",
+    "NORMS",
     "LINE_SEARCHES",
     "OPTIMIZERS",
     "PADDINGS",
@@ -23,8 +25,11 @@ __all__ = [
     "SCHEDULES",
     "SOURCES",
     "STYLE_FITS",
+    "STYLENET_BORDERS",
     "STYLE_LOSSES",
+    "TOGETHER",
     "TOTAL_VARIATIONS",
+    "UPSAMPLES",
 ]
 
 BLOCKS = (2, 2, 4, 4, 4)
@@ -102,6 +107,29 @@ SCHEDULES = {
     "constant": "after the warm-up, the same",
     "cosine": "after the warm-up, down to 0 along a cosine (Loshchilov & Hutter 2017)",
 }
+NORMS = {
+    "instance": "by the moments of each picture's own maps (Ulyanov et al. 2016)",
+    "batch": "by the moments of all maps of a batch, running ones at use (Ioffe & Szegedy 2015)",
+}
+"""Of a stylenet."""
+STYLENET_BORDERS = ("reflect", "replicate")
+"""Of a stylenet's convolutions."""
+UPSAMPLES = {
+    "resize": "pixels made two by two, then a convolution (Odena et al. 2016)",
+    "transpose": "a transposed convolution, as Johnson et al. had it",
+}
+HEADS = {
+    "residual": "the photo plus what the last convolution gives",
+    "linear": "what the last convolution gives",
+    "tanh": "bounded by 150 tanh, in 0..255 (Johnson et al. 2016)",
+}
+"""How a stylenet's last maps become a picture."""
+TOGETHER = {
+    "auto": "what was measured to be faster on the device",
+    "vmap": "one vmapped pass, whose convolutions are grouped",
+    "turn": "one after the other",
+}
+"""How several networks that are trained at once go through one program."""
 PRECISIONS = {
     "float32": "the default",
     "bfloat16": "features in bfloat16, sums in float32",

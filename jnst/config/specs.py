@@ -2,7 +2,7 @@
 
 import dataclasses
 
-__all__ = ["ObjectiveSpec", "OptimizerConfig", "TrainConfig"]
+__all__ = ["ObjectiveSpec", "OptimizerConfig", "StyleNetSpec", "TrainConfig"]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -43,3 +43,21 @@ class TrainConfig:
     schedule: str = "constant"
     warmup: int = 0
     average_decay: float = 0.999
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class StyleNetSpec:
+    """The architecture of a stylenet."""
+
+    widths: tuple[int, ...] = (16, 32, 64)
+    """Channels at full size, half, a quarter and so on."""
+    blocks: int = 4
+    """Residual blocks at the smallest size."""
+    kernel: int = 5
+    """Side of the first and the last convolution's kernels."""
+    norm: str = "instance"
+    border: str = "reflect"
+    upsample: str = "resize"
+    head: str = "residual"
+    styles: int = 1
+    """More than one: a network that is told which."""

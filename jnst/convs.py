@@ -1,0 +1,87 @@
+"""Convolutions over batches of pictures, for networks that are trained: any odd size, strides, and up by two.
+
+Inputs are `[N, H, W, C]`, kernels `[k, k, in, out]`; a map's border is reflected (without the border pixel) or repeated
+before it is convolved, so that a picture has no dark frame. `jnst.conv` is the convolution of networks that stay as
+they are, one map at a time.
+"""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+
+__all__ = ["FEW", "conv", "transposed_conv", "up_conv"]
+
+_LAYOUT = ("NHWC", "HWIO", "NHWC")  # the only one that XLA's CPU convolutions run at full speed in
+_MODES = {"reflect": "reflect", "replicate": "edge"}
+
+FEW = 4
+"""Up to so many channels out, a convolution runs by rows: its products would be as narrow."""
+
+
+def conv(x: jax.Array, kernel: jax.Array, *, stride: int = 1, border: str = "reflect") -> jax.Array:
+    """Cross-correlation (deep learning's convolution): `[N, H, W, in]` -> `[N, ceil(H / stride), ..., out]`.
+
+    Args:
+        x: Maps.
+        kernel: `[k, k, in, out]`, k odd.
+        stride: Between the places where it is laid, the first being the map's first pixel.
+        border: What stands beyond the border, one of `config.STYLENET_BORDERS`.
+
+    >>> conv(jnp.ones((1, 5, 8, 2)), jnp.ones((3, 3, 2, 7)), stride=2).shape
+    (1, 3, 4, 7)
+    """
+    around = kernel.shape[0] // 2
+    x = jnp.pad(x, ((0, 0), (around, around), (around, around), (0, 0)), mode=_MODES[border])
+    if stride == 1 and kernel.shape[3] <= FEW < kernel.shape[2]:
+        return _by_rows(x, kernel)
+    return _plain(x, kernel, stride)
+
+
+def _plain(x, kernel, stride=1):
+    return lax.conv_general_dilated(x, kernel, (stride, stride), "VALID", dimension_numbers=_LAYOUT)
+
+
+def _by_rows(x, kernel):
+    """Each row of the kernel by itself, all of them as one convolution with k times as many channels out; the rows'
+    results are then moved to their places and added."""
+    k, _, inputs, outputs = kernel.shape
+    rows = _plain(x, jnp.transpose(kernel, (1, 2, 0, 3)).reshape(1, k, inputs, k * outputs))
+    height = x.shape[1] - k + 1
+    return sum(rows[:, i : i + height, :, i * outputs : (i + 1) * outputs] for i in range(k))
+
+
+# How the three taps of a kernel fall on the two pixels that an enlarged pixel's surroundings come from, for the first
+# and the second of the pair that a pixel becomes.
+_TAPS = np.array([[[1, 0, 0], [0, 1, 1]], [[1, 1, 0], [0, 0, 1]]], np.float32)
+
+
+def up_conv(x: jax.Array, kernel: jax.Array) -> jax.Array:
+    """Each pixel made two by two, then a 3x3 convolution: `[N, h, w, in]` -> `[N, 2 h, 2 w, out]`.
+
+    Free of the checkerboards of transposed convolutions (Odena et al. 2016, https://doi.org/10.23915/distill.00003).
+    The enlarged map is not made: each pixel of a pair sees 2x2 pixels of the small one, through sums of the kernel's
+    taps, which is 4/9 of the products. Of the enlarged map a reflected border is the same as a repeated one.
+
+    >>> up_conv(jnp.ones((1, 3, 4, 2)), jnp.ones((3, 3, 2, 7))).shape
+    (1, 6, 8, 7)
+    """
+    n, height, width, _ = x.shape
+    taps = jnp.asarray(_TAPS, kernel.dtype)
+    pairs = jnp.einsum("aip,bjq,pqcd->abijcd", taps, taps, kernel, precision=lax.Precision.HIGHEST)
+    x = jnp.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0)), mode="edge")
+    rows = []
+    for a in (0, 1):
+        seen = [x[:, a : a + height + 1, b : b + width + 1] for b in (0, 1)]
+        rows.append(jnp.stack([_plain(seen[b], pairs[a, b]) for b in (0, 1)], 3))
+    return jnp.stack(rows, 2).reshape(n, 2 * height, 2 * width, -1)
+
+
+def transposed_conv(x: jax.Array, kernel: jax.Array) -> jax.Array:
+    """The transpose of a 3x3 convolution with stride 2: `[N, h, w, in]` -> `[N, 2 h, 2 w, out]`.
+
+    >>> transposed_conv(jnp.ones((1, 3, 4, 2)), jnp.ones((3, 3, 2, 7))).shape
+    (1, 6, 8, 7)
+    """
+    # Of the pixels that a 3x3 kernel would reach, the last row and column are beyond an even map.
+    return lax.conv_general_dilated(x, kernel, (1, 1), ((1, 2), (1, 2)), lhs_dilation=(2, 2), dimension_numbers=_LAYOUT)
