@@ -58,7 +58,14 @@ def init(params: object, extra: object, rates: Rates, config: TrainConfig) -> Tr
 
 
 def step(
-    key: jax.Array, state: TrainState, loss: Loss, batch: object, rates: Rates, config: TrainConfig
+    key: jax.Array,
+    state: TrainState,
+    loss: Loss,
+    batch: object,
+    rates: Rates,
+    config: TrainConfig,
+    *,
+    axis_name: str | None = None,
 ) -> tuple[TrainState, Terms]:
     """One update by the loss's gradient over a batch.
 
@@ -71,6 +78,7 @@ def step(
         batch: Its last argument.
         rates: Traced numbers.
         config: Static choices.
+        axis_name: The mesh's axis that the batch is spread over, where it is: gradient and terms are then means.
 
     Returns:
         The new state, and the terms before the update.
@@ -79,6 +87,8 @@ def step(
     gradient, (terms, extra) = jax.grad(lambda params: loss(key, params, state.extra, batch), has_aux=True)(
         state.params
     )
+    if axis_name is not None:
+        gradient, terms = jax.lax.pmean((gradient, terms), axis_name)
     optimizer = make_optimizer(learning_rate(state.step, rates, config), config)
     updates, opt_state = optimizer.update(gradient, state.opt_state, state.params)
     params = optax.apply_updates(state.params, updates)

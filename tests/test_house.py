@@ -56,6 +56,8 @@ LAYERS = {
 SHARED_BY_COMMANDS = {"batch", "cache", "checkpoint", "cluster", "command", "comparing", "download"}
 SHARED_BY_COMMANDS |= {"dreaming", "estimate", "film", "filming", "flags", "gallery", "interrupt"}
 SHARED_BY_COMMANDS |= {"inverting", "lines", "looks", "maximizing", "page", "painting", "plan", "progress"}
+SHARED_BY_COMMANDS |= {"applying", "brush", "ffmpeg", "filmed", "learned", "learning", "sharing", "trainings", "tree"}
+SHARED_BY_COMMANDS |= {"applying", "brush", "ffmpeg", "filmed", "sharing"}
 SHARED_BY_COMMANDS |= {"report", "run", "showing", "sweep", "texturing", "training"}
 
 FILES = sorted(PACKAGE.rglob("*.py"))

@@ -129,7 +129,7 @@ MARK = "# A run of jnst: --flagfile=THIS makes its picture again. A rerun replac
 """The first line of a flagfile that jnst wrote; others are never replaced."""
 
 PATHS = {"image", "guide", "content", "style", "weights", "init", "output", "photos", "teacher", "deep_teacher"}
-PATHS |= {"pictures", "calibrate"}
+PATHS |= {"pictures", "calibrate", "start"}
 _LISTS = {"style", "photos", "pictures"}
 _WEIGHTS = {"weights", "teacher", "deep_teacher"}
 
@@ -158,6 +158,8 @@ def _is_word(name, part):
         return False
     if name == "pictures" and os.path.isdir(part):
         return False
+    if name == "start":
+        return bundled.find(part, "weights/stylenets", ("", ".safetensors")) is not None
     return name in _WEIGHTS or bundled.find(part, "examples", ("", ".jpg", ".png")) is not None
 
 

@@ -17,7 +17,7 @@ from jnst.files import part_prefix, sha256_of
 from jnst.grid import product
 from jnst.tasks.stylize import many
 
-__all__ = ["Entry", "Group", "entries", "group", "identify", "labels", "look", "settle", "tidy"]
+__all__ = ["file_name", "Entry", "Group", "entries", "group", "identify", "labels", "look", "settle", "tidy"]
 
 # A run that differs in these alone is the same run.
 _IGNORED = checkpoint.MAY_DIFFER | {"device"}
@@ -95,7 +95,7 @@ def entries(config: GridConfig, axes: Sequence[Axis]) -> list[Entry]:
     for index, chosen in enumerate(combinations):
         values = {flag: flags.at_home(flag, value) for flag, (value, _, _) in chosen.items()}
         settings = "_".join(f"{flag}={label}" for flag, (_, label, _) in chosen.items())
-        name = _file_name(f"{index + 1:0{digits}}_{settings}")
+        name = file_name(f"{index + 1:0{digits}}_{settings}")
         output = str(Path(config.output) / f"{name}.png")
         found.append(
             Entry(
@@ -108,7 +108,8 @@ def entries(config: GridConfig, axes: Sequence[Axis]) -> list[Entry]:
     return found
 
 
-def _file_name(text):
+def file_name(text: str) -> str:
+    """`text` as a name that every file system takes, of no more bytes than leave room for endings."""
     clean = re.sub(r"[^\w.+=,@-]+", "-", text).rstrip(".")
     return clean.encode()[:_LONGEST_NAME].decode(errors="ignore")
 

@@ -5,7 +5,7 @@ In memory a picture is float32 sRGB in [0, 1], `[H, W, 3]`, with its alpha chann
 `tiff` keep more, by imagecodecs and tifffile, which are loaded only when a file needs them.
 """
 
-from jnst.images.crops import Crops, find
+from jnst.images.crops import Ahead, Crops, find
 from jnst.images.histogram import match_histogram
 from jnst.images.picture import Picture, contact_sheet, fit, resize
 from jnst.images.reading import MOST_PIXELS, is_named_like_a_picture, load, text_of
@@ -13,6 +13,7 @@ from jnst.images.sheet import labelled_sheet
 from jnst.images.writing import FORMATS, check_encodable, encode, format_of, save
 
 __all__ = [
+    "Ahead",
     "Crops",
     "FORMATS",
     "MOST_PIXELS",

@@ -4,6 +4,7 @@ So training that was stopped goes on with the very crops that it would have had,
 """
 
 from collections.abc import Callable, Sequence
+from concurrent import futures
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +13,7 @@ from jnst.errors import InputError
 from jnst.images.picture import Picture, resize
 from jnst.images.reading import is_named_like_a_picture, load
 
-__all__ = ["Crops", "find"]
+__all__ = ["Ahead", "Crops", "find"]
 
 
 def find(folders: Sequence[str | Path], flag: str = "photos") -> list[Path]:
@@ -94,3 +95,30 @@ class Crops:
                 self._broken.add(path)
                 self._warn(f"skipped: {error}")
         raise InputError(f"{self._paths[0].parent}: none of {len(order)} pictures can be read")
+
+
+class Ahead:
+    """Batches that are made before it is their turn, by threads: what computes with them does not wait for files.
+
+    >>> with Ahead(lambda index: index**2, stop=3) as source:
+    ...     [source(index) for index in range(3)]
+    [0, 1, 4]
+    """
+
+    def __init__(self, source: Callable[[int], np.ndarray], *, stop: int, ahead: int = 4, threads: int = 2) -> None:
+        self._source, self._stop, self._ahead, self._threads = source, stop, ahead, threads
+        self._coming: dict[int, futures.Future] = {}
+
+    def __enter__(self):
+        self._pool = futures.ThreadPoolExecutor(self._threads)
+        return self
+
+    def __call__(self, index: int) -> np.ndarray:
+        """What `source(index)` is; those after it, up to `stop`, are begun."""
+        for number in range(index, max(index + 1, min(self._stop, index + 1 + self._ahead))):
+            if number not in self._coming:
+                self._coming[number] = self._pool.submit(self._source, number)
+        return self._coming.pop(index).result()
+
+    def __exit__(self, *error):
+        self._pool.shutdown(cancel_futures=True)

@@ -6,7 +6,8 @@ Down, residual blocks, up again; without skips from the way down to the way up. 
 
 - Up by enlarging and a convolution, not by a transposed one: no checkerboards (Odena et al. 2016).
 - Borders are reflected at every convolution, not once by 40 pixels around the picture; residual blocks keep the size.
-- A convolution before a normalization has no bias: its shift would be the same thing.
+- A convolution before a normalization has no bias, which that takes off again; nor has a block's last normalization a
+  shift, for the same reason.
 - The result is the photo plus what the last convolution gives, unless the head says otherwise: a network that begins
   as the photo is, learns in a quarter of the steps (benchmarks/results).
 - Any size: on the way down a map has half the pixels, rounded up, and on the way up it gets the size back that it had.
@@ -65,7 +66,8 @@ class _Layer(nn.Module):
         self.weights = self.param("kernel", nn.initializers.he_normal(), shape)
         # Of several styles a row each.
         self.scale = self.param("scale", nn.initializers.ones, (self.spec.styles, self.width))
-        self.shift = self.param("shift", nn.initializers.zeros, (self.spec.styles, self.width))
+        if self.rectify:
+            self.shift = self.param("shift", nn.initializers.zeros, (self.spec.styles, self.width))
         if self.spec.norm == "batch":
             everywhere = (1, 1, 1, self.width)
             self.mean = self.variable("running", "mean", jnp.zeros, everywhere)
@@ -80,9 +82,10 @@ class _Layer(nn.Module):
     def normalized(self, x, how, moments=None):
         moments = moments or self._moments(x, how)
         factor = jax.lax.rsqrt(moments.variance + EPSILON)
-        scale, shift = (jnp.matmul(how.mix, each)[:, None, None] for each in (self.scale, self.shift))
-        x = (x - moments.mean) * (factor * scale) + shift
-        return nn.relu(x) if self.rectify else x
+        of_styles = lambda rows: jnp.matmul(how.mix, rows)[:, None, None]  # noqa: E731
+        x = (x - moments.mean) * (factor * of_styles(self.scale))
+        # What a block ends with is added to, and the next normalization takes a shift off again: it has none.
+        return nn.relu(x + of_styles(self.shift)) if self.rectify else x
 
     def _moments(self, x, how):
         if self.spec.norm == "instance":
@@ -128,12 +131,14 @@ class _StyleNet(nn.Module):
 
     def __call__(self, images, how):
         sizes = sizes_of(images.shape[1:3], self.spec)
-        return self.up(self.middle(self.down(images, how), how), images, sizes, how)
+        x = self.down(images, how, self.downs[-1].name)
+        return self.up(self.middle(x, how), images, sizes, how)
 
-    def down(self, images, how, until=None):
+    def down(self, images, how, until):
         return self._through(self.downs, images - _MEAN, how, until)
 
     def middle(self, x, how):
+        x = self.downs[-1].normalized(x, how)
         for first, second in self.blocks:
             x = x + self._through([first, second], x, how)
         return x
@@ -165,8 +170,9 @@ def init(key: jax.Array, spec: StyleNetSpec) -> dict[str, object]:
     (5, 5, 3, 4)
     """
     side = 2 ** len(spec.widths)
-    images = jnp.zeros((1, side, side, 3))
-    return _StyleNet(spec).init(key, images, _How(jnp.ones((1, spec.styles)), {}))
+    images = jax.ShapeDtypeStruct((1, side, side, 3), jnp.float32)
+    how = _How(jax.ShapeDtypeStruct((1, spec.styles), jnp.float32), {})
+    return _StyleNet(spec).lazy_init(key, images, how)  # without a pass
 
 
 def apply(
@@ -229,7 +235,7 @@ def down(
     given: Mapping[str, Moments],
     spec: StyleNetSpec,
     *,
-    until: str | None = None,
+    until: str,
 ) -> jax.Array:
     """The way down, for tiles of a picture: with the moments of the whole one.
 
@@ -237,23 +243,24 @@ def down(
         variables: As for `apply`.
         images: Tiles `[N, H, W, 3]`.
         mix: As for `apply`.
-        given: Moments by normalization; one that is not named takes its maps' own.
+        given: Moments by normalization; one that is not named takes the running ones, or its maps' own.
         spec: Static.
-        until: A normalization: its map before it is what is returned.
+        until: A normalization: the map before it is what is returned.
     """
     how = _How(mix, given)
     return _StyleNet(spec).apply(dict(variables), images, how, until, method="down")
 
 
 def middle(variables: Mapping[str, object], x: jax.Array, mix: jax.Array, spec: StyleNetSpec) -> jax.Array:
-    """The residual blocks, over the whole of the smallest map."""
+    """From the map before the last normalization on the way down to the one that goes up: that normalization and the
+    residual blocks, over the whole of the smallest map."""
     return _StyleNet(spec).apply(dict(variables), x, _How(mix, {}), method="middle")
 
 
 def up(
     variables: Mapping[str, object],
     x: jax.Array,
-    images: jax.Array,
+    images: jax.Array | None,
     sizes: Sequence[tuple[int, int]],
     mix: jax.Array,
     given: Mapping[str, Moments],
@@ -261,7 +268,17 @@ def up(
     *,
     until: str | None = None,
 ) -> jax.Array:
-    """The way up, for tiles of the smallest map and of the picture; `sizes` as `sizes_of` gives them, the rest as for
-    `down`."""
+    """The way up, for tiles.
+
+    Args:
+        variables: As for `apply`.
+        x: Tiles of what `middle` gives.
+        images: The same of the picture; None where it ends before it needs them.
+        sizes: Of the maps of a tile, see `sizes_of`.
+        mix: As for `apply`.
+        given: As for `down`.
+        spec: Static.
+        until: A normalization: the map before it is what is returned. None: the picture is.
+    """
     how = _How(mix, given)
     return _StyleNet(spec).apply(dict(variables), x, images, tuple(sizes), how, until, method="up")

@@ -14,7 +14,7 @@ from jnst.tiles.passes import (
     spread,
     style_statistics,
 )
-from jnst.tiles.tiling import Tiling, halo_of, make_tiling, stride_of
+from jnst.tiles.tiling import Tiling, cut, halo_of, make_tiling, stride_of
 
 __all__ = [
     "Content",
@@ -22,6 +22,7 @@ __all__ = [
     "Tiling",
     "compile_passes",
     "content_of",
+    "cut",
     "evaluate",
     "everywhere",
     "halo_of",

@@ -14,7 +14,7 @@ import numpy as np
 from jnst.config import halvings_of
 from jnst.nets import vgg
 
-__all__ = ["Tiling", "halo_of", "make_tiling", "stride_of"]
+__all__ = ["Tiling", "cut", "halo_of", "make_tiling", "stride_of"]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -84,8 +84,11 @@ def make_tiling(shape: tuple[int, int], layers: Sequence[str], tile: int, *, hal
     >>> tiling.tile, tiling.window, tiling.counts
     ((512, 352), (680, 524), (2, 2))
     """
-    stride = stride_of(layers)
-    halo = halo_of(layers) if halo is None else halo
+    return cut(shape, tile, halo=halo_of(layers) if halo is None else halo, stride=stride_of(layers))
+
+
+def cut(shape: tuple[int, int], tile: int, *, halo: int, stride: int) -> Tiling:
+    """The same for any network: `halo` a multiple of `stride`, at whose multiples windows start."""
     tile = max(stride, tile // stride * stride)
     tiles, windows, counts = zip(*(_cut(length, tile, halo, stride) for length in shape), strict=True)
     return Tiling(shape=tuple(shape), tile=tiles, window=windows, counts=counts, halo=halo)

@@ -229,3 +229,27 @@ def test_every_kind_of_picture_is_found_and_read(tmp_path):
     for ending in (".png", ".jpg", ".tif", ".webp"):
         images.save(tmp_path / f"a{ending}", images.Picture(np.full((20, 20, 3), 0.4, np.float32)))
     np.testing.assert_allclose(_crops(find([tmp_path]), batch=4).batch(0), 0.4, atol=0.01)
+
+
+def test_batches_made_ahead_are_the_same_and_none_beyond_the_last():
+    made = []
+
+    def source(index):
+        made.append(index)
+        return np.full(2, index)
+
+    with images.Ahead(source, stop=6, ahead=3, threads=3) as ahead:
+        assert [int(ahead(index)[0]) for index in range(2, 6)] == [2, 3, 4, 5]
+    assert sorted(made) == [2, 3, 4, 5]
+
+
+def test_an_error_reaches_who_asks_for_the_batch_not_who_asks_before_it():
+    def source(index):
+        if index == 1:
+            raise InputError("broken")
+        return np.zeros(1)
+
+    with images.Ahead(source, stop=3) as ahead:
+        ahead(0)
+        with pytest.raises(InputError, match="broken"):
+            ahead(1)

@@ -1,0 +1,96 @@
+"""Checkpoints of trainings, in a folder, by orbax."""
+
+import shutil
+
+import numpy as np
+import pytest
+
+from jnst.cli.trainings import Checkpoints, is_ours
+from jnst.errors import InputError
+from jnst.types import Snapshot
+
+pytestmark = pytest.mark.slow
+
+LEAVES = [np.arange(6, dtype=np.float32).reshape(2, 3), np.array([3, 4], np.int32), np.float32(7).reshape(())]
+FACTS = {"flags": {"steps": 9}, "inputs": {"weights": "ab"}, "seconds": 1.5}
+
+
+def _write(checkpoints, *steps):
+    for step in steps:
+        trace = [{"step": 1, "net": 0, "total": 0.25}]
+        checkpoints.write(Snapshot([step * leaf for leaf in LEAVES], trace), {**FACTS, "step": step})
+    checkpoints.close()
+
+
+def test_what_is_read_is_what_was_written(tmp_path):
+    output = str(tmp_path / "net.safetensors")
+    _write(Checkpoints(output), 2, 4)
+    found = Checkpoints(output).read()
+    for ours, theirs in zip(found.snapshot.leaves, LEAVES, strict=True):
+        assert (ours.dtype, ours.shape) == (theirs.dtype, theirs.shape)
+        assert np.array_equal(ours, 4 * theirs)
+    assert found.snapshot.trace == [{"step": 1, "net": 0, "total": 0.25}]
+    assert found.facts == {**FACTS, "step": 4}
+    assert Checkpoints(output).step_of_another() == 4
+
+
+def test_two_are_kept_and_the_last_is_taken(tmp_path):
+    output = str(tmp_path / "net.safetensors")
+    _write(Checkpoints(output), 1, 2, 3)
+    folder = tmp_path / "net.ckpt"
+    assert sorted(entry.name for entry in folder.iterdir()) == ["2", "3"]
+    assert is_ours(folder)
+    shutil.rmtree(folder / "3")
+    assert Checkpoints(output).read().facts["step"] == 2
+
+
+def test_without_one_there_is_none(tmp_path):
+    assert Checkpoints(str(tmp_path / "net.safetensors")).read() is None
+    (tmp_path / "net.ckpt").mkdir()
+    assert Checkpoints(str(tmp_path / "net.safetensors")).read() is None
+
+
+def test_a_training_that_starts_anew_takes_the_place_of_another(tmp_path):
+    output = str(tmp_path / "net.safetensors")
+    _write(Checkpoints(output), 8)
+    _write(Checkpoints(output), 1)
+    assert Checkpoints(output).read().facts["step"] == 1
+
+
+def test_one_that_goes_on_keeps_what_it_went_on_from(tmp_path):
+    output = str(tmp_path / "net.safetensors")
+    _write(Checkpoints(output), 8)
+    checkpoints = Checkpoints(output)
+    checkpoints.read()
+    _write(checkpoints, 9)
+    assert sorted(entry.name for entry in (tmp_path / "net.ckpt").iterdir()) == ["8", "9"]
+
+
+def test_a_damaged_one_is_named(tmp_path):
+    output = str(tmp_path / "net.safetensors")
+    _write(Checkpoints(output), 1)
+    for path in (tmp_path / "net.ckpt").rglob("*"):
+        if path.is_file() and path.stat().st_size > 100:
+            path.write_bytes(path.read_bytes()[:50])
+    with pytest.raises(InputError, match=r"net\.ckpt: not a whole checkpoint .*; without --resume"):
+        Checkpoints(output).read()
+
+
+def test_what_cannot_be_written_is_one_line_and_the_next_may_be(tmp_path):
+    output = str(tmp_path / "net.safetensors")
+    (tmp_path / "net.ckpt").write_bytes(b"a file where the folder should be")
+    checkpoints = Checkpoints(output)
+    with pytest.raises(InputError, match=r"net\.ckpt: cannot be written"):
+        _write(checkpoints, 1)
+    (tmp_path / "net.ckpt").unlink()
+    _write(checkpoints, 2)
+    assert Checkpoints(output).read().facts["step"] == 2
+
+
+def test_a_folder_of_other_things_is_not_ours(tmp_path):
+    folder = tmp_path / "net.ckpt"
+    assert not is_ours(folder)
+    folder.mkdir()
+    assert is_ours(folder)
+    (folder / "diary.txt").write_text("mine")
+    assert not is_ours(folder)

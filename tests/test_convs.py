@@ -1,0 +1,76 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax.test_util import check_grads
+from reference import stylenet as reference
+
+from jnst import convs
+from jnst.config.choices import STYLENET_BORDERS
+
+conv = jax.jit(convs.conv, static_argnames=("stride", "border"))
+up_conv = jax.jit(convs.up_conv)
+each_border = pytest.mark.parametrize("border", STYLENET_BORDERS)
+
+
+def _close(ours, expected):
+    assert ours.shape == expected.shape
+    np.testing.assert_allclose(ours, expected, rtol=1e-12, atol=1e-12)
+
+
+# Height, width, kernel, stride. Odd and even sides, both of a pair after a stride, and maps no larger than a kernel.
+@pytest.mark.parametrize("case", [(5, 8, 3, 1), (7, 6, 3, 2), (8, 5, 3, 2), (6, 9, 5, 1), (1, 1, 3, 2), (2, 3, 9, 1)])
+@each_border
+def test_a_convolution_equals_the_reference(x64, rng, border, case):
+    height, width, side, stride = case
+    x, kernel = rng.standard_normal((2, height, width, 3)), rng.standard_normal((side, side, 3, 5))
+    expected = reference.correlation(x, kernel, border, stride)
+    assert expected.shape[1:3] == (-(-height // stride), -(-width // stride))
+    _close(conv(x, kernel, stride=stride, border=border), expected)
+
+
+@each_border
+def test_few_channels_out_are_convolved_by_rows(x64, rng, border):
+    x, kernel = rng.standard_normal((2, 7, 6, convs.FEW + 2)), rng.standard_normal((5, 5, convs.FEW + 2, convs.FEW))
+    expected = reference.correlation(x, kernel, border)
+    _close(conv(x, kernel, border=border), expected)
+    padded = np.pad(x, ((0, 0), (2, 2), (2, 2), (0, 0)), {"reflect": "reflect", "replicate": "edge"}[border])
+    _close(convs._by_rows(jnp.asarray(padded), jnp.asarray(kernel)), expected)
+
+
+@pytest.mark.parametrize("size", [(4, 6), (5, 3), (1, 1), (1, 4)])
+@each_border
+def test_up_is_enlarging_and_then_convolving(x64, rng, border, size):
+    # The enlarged map's border may be reflected or repeated: it is the same pixels.
+    x, kernel = rng.standard_normal((2, *size, 3)), rng.standard_normal((3, 3, 3, 5))
+    large = x.repeat(2, axis=1).repeat(2, axis=2)
+    _close(up_conv(x, kernel), reference.correlation(large, kernel, border))
+
+
+@pytest.mark.parametrize("size", [(4, 6), (5, 3), (1, 1)])
+def test_a_transposed_convolution_equals_the_reference(x64, rng, size):
+    x, kernel = rng.standard_normal((2, *size, 3)), rng.standard_normal((3, 3, 3, 5))
+    _close(jax.jit(convs.transposed_conv)(x, kernel), reference.transposed(x, kernel))
+
+
+def test_up_in_float32_is_right_to_a_millionth(rng):
+    x, kernel = rng.standard_normal((1, 6, 5, 8)), rng.standard_normal((3, 3, 8, 6))
+    expected = reference.correlation(x.repeat(2, axis=1).repeat(2, axis=2), kernel, "reflect")
+    with jax.default_matmul_precision("highest"):
+        ours = up_conv(x.astype(np.float32), kernel.astype(np.float32))
+    assert ours.dtype == jnp.float32
+    np.testing.assert_allclose(ours, expected, rtol=0, atol=1e-6 * np.abs(expected).max())
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["conv", "strided", "rows", "up", "transposed"])
+def test_gradients_equal_finite_differences(x64, rng, name):
+    run, inputs, outputs = {
+        "conv": (convs.conv, 3, 5),
+        "strided": (lambda x, kernel: convs.conv(x, kernel, stride=2), 3, 5),
+        "rows": (convs.conv, convs.FEW + 1, 2),
+        "up": (convs.up_conv, 3, 5),
+        "transposed": (convs.transposed_conv, 3, 5),
+    }[name]
+    x, kernel = rng.standard_normal((1, 4, 5, inputs)), rng.standard_normal((3, 3, inputs, outputs))
+    check_grads(run, (x, kernel), order=1, modes=["rev"])
