@@ -218,7 +218,7 @@ class _Film:
             raise InputError(
                 f"{self.film.path}: {self.net.name} gives numbers that are not finite; expected another network"
             )
-        writer.write(np.asarray(painted))
+        writer.write(np.asarray(painted)[:number])
         return number
 
 

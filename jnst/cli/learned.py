@@ -135,7 +135,7 @@ def leave(learning: Learning, result: training.Result, seconds: float) -> int:
             found,
             spec=learning.spec.net,
             styles=net.styles if learning.spec.net.styles > 1 else ("+".join(net.styles),),
-            record=_record_of(learning, net, result, scores[net.path.name], seconds),
+            record=_record_of(learning, net, result, scores[net.path.name]),
             licence=config.licence,
         )
         say(f"{net.path}: held out: " + "  ".join(f"{name} {value:.4g}" for name, value in score.items()))
@@ -162,8 +162,8 @@ def leave(learning: Learning, result: training.Result, seconds: float) -> int:
     return code
 
 
-def _record_of(learning, net, result, score, seconds):
-    """What the network's file says of its training; of files the names alone, without folders."""
+def _record_of(learning, net, result, score):
+    """What the network's file says of its training: nothing that changes from run to run; of files the names alone."""
     names, weights = split_list(net.config.style), learning.backbone
     kept = json.loads(report.embedded(flags.resolved(net.config), {"name": "", "sha256": ""}))["flags"]
     return {
@@ -172,7 +172,6 @@ def _record_of(learning, net, result, score, seconds):
         "styles": [{"name": Path(name).name, "sha256": learning.inputs[f"style {name}"]} for name in names],
         "photos": len(learning.photos),
         "steps": result.step,
-        "seconds": seconds,
         "held_out": score,
         "flags": {name: value for name, value in kept.items() if name != "axis"},
     }

@@ -94,7 +94,7 @@ class _Learning:
         self.start = self.kept = time.perf_counter()
         prepared = self._prepared(found)
         result = self._train(prepared)
-        if result.stopped:
+        if result.stopped and self.interrupt.seen:
             warn(f"interrupted after step {result.step}{self.interrupt.remains}")
             return INTERRUPTED
         self.interrupt.running = False  # all of it is kept: from here on Ctrl-C ends at once

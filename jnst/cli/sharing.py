@@ -104,10 +104,6 @@ class _Told:
         """The next picture, or None: there is none, or Ctrl-C was seen."""
         return None if self.interrupt.seen or not self.waiting else self.waiting.popleft()
 
-    def back(self, job):
-        """It was not begun."""
-        self.waiting.appendleft(job)
-
     def show(self, job, answer):
         state = answer["state"]
         if state == "taken" and job not in self._again:  # looked at once more at the end: its process may have died

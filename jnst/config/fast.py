@@ -48,7 +48,7 @@ class FastConfig(PictureConfig):
     norm: str = option("instance", "Normalization.", choices=NORMS)
     border: str = option("reflect", "What stands beyond the border of the network's maps.", choices=STYLENET_BORDERS)
     upsample: str = option("resize", "How maps become larger again.", choices=UPSAMPLES)
-    head: str = option("residual", "How the last maps become a picture.", choices=HEADS)
+    head: str = option("linear", "How the last maps become a picture.", choices=HEADS)
     size: int = option(256, "Side of the crops of photos in pixels.", lower=16, upper=4096)
     zoom: float = option(2.0, "Side of the largest crop that is brought to that size.", lower=1.0, upper=64.0)
     style_size: int = option(
@@ -56,7 +56,7 @@ class FastConfig(PictureConfig):
     )
     batch: int = option(4, "Photos in a step.", lower=1, upper=4096)
     steps: int = option(2000, "Updates.", lower=1, upper=100_000_000)
-    learning_rate: float = option(0.002, "Adam's largest step size.", above=0.0, upper=1e6)
+    learning_rate: float = option(0.004, "Adam's largest step size.", above=0.0, upper=1e6)
     schedule: str = option("cosine", "How it changes.", choices=SCHEDULES)
     warmup: int = option(50, "Steps in which it rises.", lower=0, upper=100_000_000)
     average_decay: float = option(0.99, "Of the average over the iterates, which is the result.", lower=0.0, upper=1.0)

@@ -58,6 +58,6 @@ class StyleNetSpec:
     norm: str = "instance"
     border: str = "reflect"
     upsample: str = "resize"
-    head: str = "residual"
+    head: str = "linear"
     styles: int = 1
     """More than one: a network that is told which."""

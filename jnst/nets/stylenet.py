@@ -8,8 +8,8 @@ Down, residual blocks, up again; without skips from the way down to the way up. 
 - Borders are reflected at every convolution, not once by 40 pixels around the picture; residual blocks keep the size.
 - A convolution before a normalization has no bias, which that takes off again; nor has a block's last normalization a
   shift, for the same reason.
-- The result is the photo plus what the last convolution gives, unless the head says otherwise: a network that begins
-  as the photo is, learns in a quarter of the steps (benchmarks/results).
+- The output is linear, not 150 tanh, unless the head says so, and the last kernel starts small: a gray picture learns
+  faster than a noisy one.
 - Any size: on the way down a map has half the pixels, rounded up, and on the way up it gets the size back that it had.
 
 What differs between styles are `scale` and `shift` alone, so a style is a share of each row: `mix` is `[N, styles]`.
@@ -32,7 +32,7 @@ EPSILON = 1e-5
 
 _MEAN = 0.45  # about the mean of photos: taken off what goes in, added to what comes out
 _REACH = 150 / 255  # Johnson et al.: the output is 150 tanh, in 0..255
-_START = 0.01  # of the variance that keeps that of a map: a residual head starts near the photo
+_START = 0.01  # of the variance that keeps that of a map
 _MOMENTUM = 0.9  # of batch normalization's running moments
 
 
@@ -170,9 +170,8 @@ def init(key: jax.Array, spec: StyleNetSpec) -> dict[str, object]:
     (5, 5, 3, 4)
     """
     side = 2 ** len(spec.widths)
-    images = jax.ShapeDtypeStruct((1, side, side, 3), jnp.float32)
-    how = _How(jax.ShapeDtypeStruct((1, spec.styles), jnp.float32), {})
-    return _StyleNet(spec).lazy_init(key, images, how)  # without a pass
+    images = jnp.zeros((1, side, side, 3))
+    return _StyleNet(spec).init(key, images, _How(jnp.ones((1, spec.styles)), {}))
 
 
 def apply(

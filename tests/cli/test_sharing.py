@@ -14,7 +14,8 @@ import stylenet_files
 from PIL import Image
 
 from cli.command import assert_one_line, listed, read_until
-from jnst.cli import fast, tree
+from jnst.cli import fast, sharing, tree
+from jnst.cli.interrupt import Interrupt
 
 COMMAND = [sys.executable, "-P", "-m", "jnst.cli.fast", "apply"]
 NET = "net.safetensors"
@@ -129,9 +130,11 @@ def test_formats(folder):
     assert Image.open("out/deep/c.jpg").format == "JPEG"
 
 
-def test_an_output_within_what_is_read(folder, capsys):
+def test_an_output_within_what_is_read(folder):
+    write_photos(folder, "photos/painted", ["foreign.png"])
     assert call("photos", "photos/painted") == 2
     before = times(folder / "photos/painted")
+    assert sorted(before) == sorted([*PAINTED, "foreign.png"])
     assert call("photos", "photos/painted") == 2
     assert times(folder / "photos/painted") == before
     # Nor does another run read it.
@@ -275,6 +278,17 @@ def test_a_picture_that_another_process_has_is_left_to_it(folder, capsys):
     assert call("photos", "out") == 0
     assert "1 of 4 pictures made, 3 were there already" in capsys.readouterr().out
     assert not left.exists()
+
+
+def test_what_another_process_had_is_looked_at_once_more_at_the_end(here, job):
+    last = job._replace(name="b.jpg", key="b.png")
+    told = sharing._Told([job, last], Interrupt())
+    seen = []
+    while (found := told.next()) is not None:
+        told.show(found, {"state": "taken" if seen != [job, last] else "kept"})
+        seen.append(found)
+    assert seen == [job, last, job, last]
+    assert (told.counts["kept"], told.counts["taken"]) == (1, 1)
 
 
 # ---- Several processes

@@ -90,7 +90,7 @@ def halo_of(spec: StyleNetSpec) -> int:
     """How far beyond a tile the network looks, but for its residual blocks: pixels, rounded up to a multiple of those
     from one pixel of the smallest map to the next.
 
-    >>> halo_of(StyleNetSpec()), halo_of(StyleNetSpec(widths=(32, 64, 128), kernel=9))
+    >>> halo_of(StyleNetSpec()), halo_of(StyleNetSpec(widths=(32, 64, 128), kernel=13))
     (8, 12)
     """
     levels = len(spec.widths) - 1
