@@ -10,6 +10,9 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
+from jnst import compiler
+from jnst.conv import conv3x3, pays, prepare
+
 __all__ = ["FEW", "conv", "transposed_conv", "up_conv"]
 
 _LAYOUT = ("NHWC", "HWIO", "NHWC")  # the only one that XLA's CPU convolutions run at full speed in
@@ -19,7 +22,9 @@ FEW = 4
 """Up to so many channels out, a convolution runs by rows: its products would be as narrow."""
 
 
-def conv(x: jax.Array, kernel: jax.Array, *, stride: int = 1, border: str = "reflect") -> jax.Array:
+def conv(
+    x: jax.Array, kernel: jax.Array, *, stride: int = 1, border: str = "reflect", trained: bool = True
+) -> jax.Array:
     """Cross-correlation (deep learning's convolution): `[N, H, W, in]` -> `[N, ceil(H / stride), ..., out]`.
 
     Args:
@@ -27,10 +32,16 @@ def conv(x: jax.Array, kernel: jax.Array, *, stride: int = 1, border: str = "ref
         kernel: `[k, k, in, out]`, k odd.
         stride: Between the places where it is laid, the first being the map's first pixel.
         border: What stands beyond the border, one of `config.STYLENET_BORDERS`.
+        trained: False: no gradient will be asked for, and it runs by `jnst.conv`'s Winograd where that is faster.
 
     >>> conv(jnp.ones((1, 5, 8, 2)), jnp.ones((3, 3, 2, 7)), stride=2).shape
     (1, 3, 4, 7)
     """
+    if not trained and stride == 1 and kernel.shape[0] == 3 and pays(x[0], kernel):
+        prepared = prepare(kernel, compiler.platform())
+        if prepared is not None:
+            bias = jnp.zeros(kernel.shape[3], x.dtype)
+            return jax.vmap(lambda x: conv3x3(x, kernel, bias, padding=border, winograd=prepared))(x)
     around = kernel.shape[0] // 2
     x = jnp.pad(x, ((0, 0), (around, around), (around, around), (0, 0)), mode=_MODES[border])
     if stride == 1 and kernel.shape[3] <= FEW < kernel.shape[2]:

@@ -1,4 +1,5 @@
-"""An optax state loop over a network's parameters: any scalar loss of them, one update a step.
+"""An optax state loop over a network's parameters: any scalar loss of them, one update a step; and the same of a
+generator and a discriminator, which learn against each other.
 
 What the loss learns by the way and no gradient reaches (running moments, an image pool) is `extra`: it goes in and
 comes out. The state holds everything that the next step needs, so a run that is restored goes on to the same bytes.
@@ -15,10 +16,25 @@ import optax
 from jnst.config import OPTIMIZERS, TrainConfig
 from jnst.types import Rates, Terms
 
-__all__ = ["Loss", "TrainState", "init", "learning_rate", "leaves", "make_optimizer", "restore", "step"]
+__all__ = [
+    "Loss",
+    "Pair",
+    "PairLoss",
+    "TrainState",
+    "init",
+    "learning_rate",
+    "leaves",
+    "make_optimizer",
+    "restore",
+    "step",
+    "step_pair",
+]
 
 Loss = Callable[[jax.Array, object, object, object], tuple[jax.Array, tuple[Terms, object]]]
 """`loss(key, params, extra, batch) -> (loss, (terms, extra))`."""
+
+PairLoss = Callable[[jax.Array, "Pair", "Pair", object], tuple["Pair", tuple[Terms, "Pair"]]]
+"""`loss(key, params, extra, batch) -> (losses, (terms, extra))`, each of both networks but the terms."""
 
 
 class TrainState(NamedTuple):
@@ -31,8 +47,15 @@ class TrainState(NamedTuple):
     step: jax.Array  # int32: updates made
 
 
+class Pair(NamedTuple):
+    """Something of both networks of a game: states, parameters, rates, losses."""
+
+    generator: object
+    discriminator: object
+
+
 def learning_rate(step: jax.Array, rates: Rates, config: TrainConfig) -> jax.Array:
-    """The rate of the update after `step` others: rises linearly over `warmup`, then stays or falls along a cosine.
+    """The rate of the update after `step` others: rises linearly over `warmup`, then follows the schedule.
 
     >>> config = TrainConfig(steps=100, warmup=10, schedule="cosine")
     >>> [round(float(learning_rate(jnp.int32(step), Rates(1.0), config)), 2) for step in (0, 4, 55, 100)]
@@ -41,18 +64,25 @@ def learning_rate(step: jax.Array, rates: Rates, config: TrainConfig) -> jax.Arr
     rise = jnp.minimum(1.0, (step + 1) / max(1, config.warmup))
     if config.schedule == "constant":
         return rates.learning_rate * rise
+    if config.schedule == "linear":
+        share = 1 - step / max(1, config.steps)
+        return rates.learning_rate * rise * jnp.clip(share / max(1e-6, 1 - config.hold), 0, 1)
     done = jnp.clip((step - config.warmup) / max(1, config.steps - config.warmup), 0, 1)
     return rates.learning_rate * rise * (1 + jnp.cos(jnp.pi * done)) / 2
 
 
-def make_optimizer(rate: jax.Array, config: TrainConfig) -> optax.GradientTransformation:
-    """The named optimizer, built inside the traced function: its learning rate is traced."""
-    return getattr(optax, config.optimizer)(rate, **OPTIMIZERS[config.optimizer])
+def make_optimizer(
+    rate: jax.Array, config: TrainConfig, beta1: jax.Array | None = None
+) -> optax.GradientTransformation:
+    """The named optimizer, built inside the traced function: its learning rate is traced, and so is `beta1`, the decay
+    of the mean gradient, where it is not the optimizer's own."""
+    more = {} if beta1 is None else {"b1": beta1}
+    return getattr(optax, config.optimizer)(rate, **OPTIMIZERS[config.optimizer], **more)
 
 
 def init(params: object, extra: object, rates: Rates, config: TrainConfig) -> TrainState:
     """The state before the first update. No two leaves share a buffer: the state can be donated."""
-    opt_state = make_optimizer(rates.learning_rate, config).init(params)
+    opt_state = make_optimizer(rates.learning_rate, config, rates.beta1).init(params)
     copy = lambda tree: jax.tree.map(lambda leaf: jnp.array(leaf, copy=True), tree)  # noqa: E731
     return TrainState(copy(params), copy(params), copy(opt_state), copy(extra), jnp.int32(0))
 
@@ -89,20 +119,69 @@ def step(
     )
     if axis_name is not None:
         gradient, terms = jax.lax.pmean((gradient, terms), axis_name)
-    optimizer = make_optimizer(learning_rate(state.step, rates, config), config)
+    return _updated(state, gradient, extra, rates, config), terms
+
+
+def step_pair(
+    key: jax.Array,
+    states: Pair,
+    loss: PairLoss,
+    batch: object,
+    rates: Pair,
+    configs: Pair,
+    *,
+    axis_name: str | None = None,
+) -> tuple[Pair, Terms]:
+    """One update of a generator and a discriminator at once: both gradients are at the parameters before it.
+
+    Each network's gradient is of its own loss alone. What both have in common, the generator's pictures and what the
+    discriminator says of them, is written twice and computed once: a compiler sees that it is the same.
+
+    Args:
+        key: Folded with the step's number before the loss gets it.
+        states: `TrainState`s from `init` or `step_pair`.
+        loss: See `PairLoss`.
+        batch: Its last argument.
+        rates: `Rates` of both.
+        configs: `TrainConfig`s of both.
+        axis_name: As for `step`.
+
+    Returns:
+        The new states, and the terms before the update.
+    """
+    key = jax.random.fold_in(key, states.generator.step)
+    params, extra = Pair(*(state.params for state in states)), Pair(*(state.extra for state in states))
+
+    def of_generator(own):
+        losses, rest = loss(key, Pair(own, params.discriminator), extra, batch)
+        return losses.generator, rest
+
+    def of_discriminator(own):
+        return loss(key, Pair(params.generator, own), extra, batch)[0].discriminator
+
+    gradient, (terms, extra) = jax.grad(of_generator, has_aux=True)(params.generator)
+    gradients = Pair(gradient, jax.grad(of_discriminator)(params.discriminator))
+    if axis_name is not None:
+        gradients, terms = jax.lax.pmean((gradients, terms), axis_name)
+    updated = map(_updated, states, gradients, extra, rates, configs)
+    return Pair(*updated), terms
+
+
+def _updated(state, gradient, extra, rates, config):
+    optimizer = make_optimizer(learning_rate(state.step, rates, config), config, rates.beta1)
     updates, opt_state = optimizer.update(gradient, state.opt_state, state.params)
     params = optax.apply_updates(state.params, updates)
     decay = jnp.minimum(config.average_decay, (1 + state.step) / (10 + state.step))
     average = jax.tree.map(lambda old, new: decay * old + (1 - decay) * new, state.average, params)
-    return TrainState(params, average, opt_state, extra, state.step + 1), terms
+    return TrainState(params, average, opt_state, extra, state.step + 1)
 
 
-def leaves(state: TrainState) -> list[np.ndarray]:
-    """The state on the host, in `jax.tree.leaves`' order; copies, since the next step may overwrite the state."""
+def leaves(state: object) -> list[np.ndarray]:
+    """A state, or a pair of them, on the host, in `jax.tree.leaves`' order; copies, since the next step may overwrite the state."""
     return [np.array(leaf) for leaf in jax.tree.leaves(state)]
 
 
-def restore(state: TrainState, found: Sequence[np.ndarray]) -> TrainState:
+def restore(state: object, found: Sequence[np.ndarray]) -> object:
     """The state that `leaves` was asked for, `state` being any of the same network and optimizer.
 
     Raises:

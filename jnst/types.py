@@ -91,6 +91,7 @@ class Rates(NamedTuple):
 
     learning_rate: jax.Array  # [], in the canvas's unit
     average_decay: jax.Array | None = None  # [], of the average over the iterates, where there is one
+    beta1: jax.Array | None = None  # [], decay of the mean gradient, where it is not the optimizer's own
 
 
 class Snapshot(NamedTuple):

@@ -6,12 +6,12 @@ from pathlib import Path
 
 import pytest
 
-from jnst.config import DistillConfig, DreamConfig, GridConfig, StylizeConfig, TextureConfig, check
+from jnst.config import DistillConfig, DreamConfig, FastConfig, GridConfig, StylizeConfig, TextureConfig, check
 from jnst.normalizations import NORMALIZATIONS
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
-KINDS = {"distill": DistillConfig, "deepdream": DreamConfig, "gatys2015": TextureConfig}
+KINDS = {"distill": DistillConfig, "deepdream": DreamConfig, "gatys2015": TextureConfig, "fast": FastConfig}
 """Whose presets they are, by the first word of their names; the others are of `stylize`."""
 
 
@@ -52,7 +52,7 @@ def test_presets_parse_and_pass_the_checks(preset):
     from absl import flags as absl_flags
 
     from jnst.cli import flags
-    from jnst.config import check_config, check_dream, check_texture
+    from jnst.config import check_config, check_dream, check_fast, check_texture
 
     kind = KINDS.get(preset.stem.partition("_")[0], StylizeConfig)
     values = absl_flags.FlagValues()
@@ -65,6 +65,8 @@ def test_presets_parse_and_pass_the_checks(preset):
         check_dream(dataclasses.replace(config, image="noise", output="dream.png"))
     elif kind is TextureConfig:
         check_texture(dataclasses.replace(config, image="sample.png", output="texture.png"))
+    elif kind is FastConfig:
+        check_fast(dataclasses.replace(config, style="a.jpg", photos="photos", output="net.safetensors"))
     else:
         check(config)
         config.check()

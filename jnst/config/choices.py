@@ -3,9 +3,11 @@
 from collections.abc import Mapping
 
 __all__ = [
+    "ADVERSARIAL_LOSSES",
     "BLOCKS",
     "BORDERS",
     "CONVOLUTIONS",
+    "DISCRIMINATORS",
     "HAVE_BETA2",
     "HEADS",
     "INITS",
@@ -106,6 +108,7 @@ SCALE_FACTORS = {"2": 2.0, "sqrt2": 2**0.5}
 SCHEDULES = {
     "constant": "after the warm-up, the same",
     "cosine": "after the warm-up, down to 0 along a cosine (Loshchilov & Hutter 2017)",
+    "linear": "the same for half of the steps, then down to 0 along a line (Zhu et al. 2017)",
 }
 NORMS = {
     "instance": "by the moments of each picture's own maps (Ulyanov et al. 2016)",
@@ -130,6 +133,17 @@ TOGETHER = {
     "turn": "one after the other",
 }
 """How several networks that are trained at once go through one program."""
+DISCRIMINATORS = {
+    "batch": "batch normalization after all convolutions but the first (Radford et al. 2016)",
+    "dropout": "no normalization; a share of each layer's output is dropped (TensorFlow's tutorial)",
+}
+"""What keeps a DCGAN's discriminator in check."""
+ADVERSARIAL_LOSSES = {
+    "bce": "cross-entropy, the generator's not saturating: -log D(G(z)) (Goodfellow et al. 2014)",
+    "saturating": "cross-entropy, the generator's as the game has it: log(1 - D(G(z)))",
+    "lsgan": "squared differences from 1 and 0 (Mao et al. 2017)",
+}
+"""By what a generator and a discriminator play."""
 PRECISIONS = {
     "float32": "the default",
     "bfloat16": "features in bfloat16, sums in float32",

@@ -61,9 +61,9 @@ class FastConfig(PictureConfig):
     warmup: int = option(50, "Steps in which it rises.", lower=0, upper=100_000_000)
     average_decay: float = option(0.99, "Of the average over the iterates, which is the result.", lower=0.0, upper=1.0)
     content_weight: float = option(1.0, "Weight of the content term.", lower=0.0, upper=1e12)
-    style_weight: float = option(100.0, "Weight of the style term.", lower=0.0, upper=1e12)
-    tv_weight: float = option(10.0, "Weight of the total variation.", lower=0.0, upper=1e12)
-    content_layers: str = option("relu4_2", "Layers that hold the content, as of stylize.")
+    style_weight: float = option(40.0, "Weight of the style term.", lower=0.0, upper=1e12)
+    tv_weight: float = option(30.0, "Weight of the total variation.", lower=0.0, upper=1e12)
+    content_layers: str = option("relu3_3", "Layers that hold the content, as of stylize.")
     style_layers: str = option(
         "relu1_1,relu2_1,relu3_1,relu4_1,relu5_1", "Layers whose Gram matrices are the style, as of stylize."
     )

@@ -2,7 +2,7 @@
 
 import dataclasses
 
-__all__ = ["ObjectiveSpec", "OptimizerConfig", "StyleNetSpec", "TrainConfig"]
+__all__ = ["DcganSpec", "ObjectiveSpec", "OptimizerConfig", "StyleNetSpec", "TrainConfig"]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -43,6 +43,8 @@ class TrainConfig:
     schedule: str = "constant"
     warmup: int = 0
     average_decay: float = 0.999
+    hold: float = 0.5
+    """Of the schedule `linear`: the share of the steps in which the rate stays."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -61,3 +63,21 @@ class StyleNetSpec:
     head: str = "linear"
     styles: int = 1
     """More than one: a network that is told which."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class DcganSpec:
+    """The architecture of a DCGAN, both networks."""
+
+    size: int = 32
+    """Side of the pictures: 28, 32 or 64."""
+    width: int = 64
+    """Channels of the largest maps; half the side, twice the channels."""
+    latent: int = 100
+    """Numbers that a picture is made from."""
+    norm: str = "batch"
+    """Of the discriminator, one of `config.DISCRIMINATORS`."""
+    dropout: float = 0.3
+    """The share that it drops, where it does."""
+    precision: str = "float32"
+    """Of the convolutions; parameters, moments and losses are float32."""

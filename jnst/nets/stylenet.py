@@ -73,11 +73,11 @@ class _Layer(nn.Module):
             self.mean = self.variable("running", "mean", jnp.zeros, everywhere)
             self.variance = self.variable("running", "variance", jnp.ones, everywhere)
 
-    def convolved(self, x, size=None):
+    def convolved(self, x, size=None, trained=False):
         if self.rises:
             rise = convs.up_conv if self.spec.upsample == "resize" else convs.transposed_conv
             return rise(x, self.weights)[:, : size[0], : size[1]]
-        return convs.conv(x, self.weights, stride=self.stride, border=self.spec.border)
+        return convs.conv(x, self.weights, stride=self.stride, border=self.spec.border, trained=trained)
 
     def normalized(self, x, how, moments=None):
         moments = moments or self._moments(x, how)
@@ -155,7 +155,7 @@ class _StyleNet(nn.Module):
     def _through(self, layers, x, how, until=None, sizes=None):
         """The layers in turn; `until` one of them, the map that it would normalize."""
         for place, layer in enumerate(layers):
-            x = layer.convolved(x, sizes and sizes[place])
+            x = layer.convolved(x, sizes and sizes[place], how.train)
             if layer.name == until:
                 return x
             x = layer.normalized(x, how, how.given.get(layer.name))

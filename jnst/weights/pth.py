@@ -1,15 +1,13 @@
 """Tensors out of PyTorch's files, without PyTorch and without running the pickle in them.
 
-A pickle is a program. Here its opcodes are read one by one, and only those that build dicts, lists and tensors of
-numbers are followed; any other opcode, or a name outside a short table, ends the reading. Nothing is ever imported or
-called by what the file says.
+Of the opcodes only those are followed that build dicts, lists and tensors of numbers, and of names only those in a
+short table (`jnst.pickles`).
 
 Both formats: the zip archive (PyTorch 1.6 and later) and the row of pickles with raw numbers behind them (0.1 to 1.5).
 """
 
 import math
 import os
-import pickletools
 import struct
 import zipfile
 from collections.abc import Callable
@@ -19,6 +17,7 @@ from typing import BinaryIO, NamedTuple
 import numpy as np
 
 from jnst.errors import InputError
+from jnst.pickles import Global, Refused, expect, fill, interpret
 
 __all__ = ["MAGIC", "read"]
 
@@ -39,31 +38,10 @@ _TYPES = {
     "BoolStorage": "u1",
 }
 _STORAGES = {f"{module} {name}": name for module in ("torch", "torch.cuda") for name in _TYPES}
-_CALLS = {
-    "collections OrderedDict": "dict",
-    "torch._utils _rebuild_tensor": "tensor",
-    "torch._utils _rebuild_tensor_v2": "tensor",
-    "torch._utils _rebuild_parameter": "parameter",
-}
-_CONSTANTS = {"NONE": None, "NEWTRUE": True, "NEWFALSE": False}
-_VALUES = {"BININT", "BININT1", "BININT2", "LONG1", "BINFLOAT", "BINUNICODE", "BINSTRING", "SHORT_BINSTRING"}
-_EMPTY = {"EMPTY_DICT": dict, "EMPTY_LIST": list, "EMPTY_TUPLE": tuple}
-_TUPLES = {"TUPLE1": 1, "TUPLE2": 2, "TUPLE3": 3}
-
 _DEEPEST = 4  # dicts within dicts
 _MOST = 10_000  # entries: a few lines of pickle can stand for more dicts than there are atoms
 _MOST_AXES = 8  # of a tensor
 _LONGEST = 200  # characters of a name: no layer's is longer, and a long one can be mentioned often
-
-
-class _Refused(Exception):
-    """Why a file is not read."""
-
-
-class _Global(NamedTuple):
-    """A name that a pickle mentions, from one of the two tables."""
-
-    name: str
 
 
 class _Storage(NamedTuple):
@@ -97,7 +75,7 @@ def read(path: str | Path) -> dict[str, np.ndarray]:
                 return _read_zip(file)
             file.seek(0)
             return _read_old(file)
-    except _Refused as error:
+    except Refused as error:
         raise InputError(f"{path}: {error}") from error
 
 
@@ -106,7 +84,7 @@ def _read_zip(file):
         with zipfile.ZipFile(file) as archive:
             programs = [name for name in archive.namelist() if name.endswith("/data.pkl")]
             if len(programs) != 1:
-                raise _Refused("not a PyTorch archive: expected one entry NAME/data.pkl")
+                raise Refused("not a PyTorch archive: expected one entry NAME/data.pkl")
             folder = programs[0].removesuffix("data.pkl")
             order = "<"
             if folder + "byteorder" in archive.namelist():
@@ -119,7 +97,7 @@ def _read_zip(file):
 
             return _arrays(tensors, fetch, order, os.fstat(file.fileno()).st_size)
     except (zipfile.BadZipFile, EOFError, OSError, RuntimeError, NotImplementedError, ValueError) as error:
-        raise _Refused(f"not a whole PyTorch archive ({error})") from error
+        raise Refused(f"not a whole PyTorch archive ({error})") from error
 
 
 def _plain(archive, name):
@@ -127,9 +105,9 @@ def _plain(archive, name):
     try:
         info = archive.getinfo(name)
     except KeyError as error:
-        raise _Refused(f"entry {name!r} is missing") from error
+        raise Refused(f"entry {name!r} is missing") from error
     if info.compress_type != zipfile.ZIP_STORED:
-        raise _Refused(f"entry {name!r} is compressed, which PyTorch never does")
+        raise Refused(f"entry {name!r} is compressed, which PyTorch never does")
     return info
 
 
@@ -139,14 +117,14 @@ def _entry(archive, name):
 
 def _read_old(file):
     if file.read(len(MAGIC)) != MAGIC:
-        raise _Refused("not a PyTorch file")
+        raise Refused("not a PyTorch file")
     protocol, system = _interpret(file), _interpret(file)
     if protocol != 1001 or not isinstance(system, dict):
-        raise _Refused(f"PyTorch's serialization protocol {protocol!r}: expected 1001")
+        raise Refused(f"PyTorch's serialization protocol {protocol!r}: expected 1001")
     tensors = _tensors(_interpret(file))
     keys = _interpret(file)
     if not isinstance(keys, list):
-        raise _Refused("the list of storages is missing")
+        raise Refused("the list of storages is missing")
     kinds = {tensor.storage.key: tensor.storage.kind for tensor in tensors.values()}
     places, end = {}, os.fstat(file.fileno()).st_size
     for key in keys:  # each: how many numbers, then the numbers
@@ -154,7 +132,7 @@ def _read_old(file):
             break  # of no tensor that is known here, so of unknown size; or the end
         (count,) = struct.unpack("<q", file.read(8))
         if count < 0:
-            raise _Refused(f"storage {key!r} has {count} numbers")
+            raise Refused(f"storage {key!r} has {count} numbers")
         places[key] = (file.tell(), count)
         size = count * int(_TYPES[kinds[key]][1])
         if file.tell() + size > end:
@@ -164,7 +142,7 @@ def _read_old(file):
     def fetch(storage):
         position, count = places.get(storage.key, (end, storage.count))
         if count != storage.count:
-            raise _Refused(f"its storage has {count} numbers, not {storage.count}")
+            raise Refused(f"its storage has {count} numbers, not {storage.count}")
         file.seek(position)
         size = count * int(_TYPES[storage.kind][1])
         return file.read(size) if position + size <= end else b""
@@ -175,114 +153,43 @@ def _read_old(file):
 
 def _interpret(file: BinaryIO) -> object:
     """What one pickle builds, of dicts, lists, tuples, texts, numbers and tensors."""
-    stack, marks, memo = [], [], {}
-    try:
-        for opcode, argument, _ in pickletools.genops(file):
-            if opcode.name == "STOP":
-                return stack.pop()
-            _follow(opcode.name, argument, stack, marks, memo)
-    except _Refused:
-        raise
-    except (IndexError, KeyError, TypeError, ValueError, OverflowError, MemoryError) as error:
-        # Damaged: an opcode that found less on the stack than it takes, a text that ends early.
-        raise _Refused(f"its pickle is damaged ({type(error).__name__}: {error})") from error
-    raise _Refused("its pickle has no end")
+    return interpret(file, names=_NAMES, build=_build, persistent=_storage, needed_by="plain state dict")
 
 
-def _follow(name, argument, stack, marks, memo):
-    if name in _VALUES:
-        stack.append(argument)
-    elif name in _CONSTANTS:
-        stack.append(_CONSTANTS[name])
-    elif name in _EMPTY:
-        stack.append(_EMPTY[name]())
-    elif name in ("BINPUT", "LONG_BINPUT"):
-        memo[argument] = stack[-1]
-    elif name in ("BINGET", "LONG_BINGET"):
-        stack.append(memo[argument])
-    elif name == "MARK":
-        marks.append(len(stack))
-    elif name == "TUPLE":
-        stack.append(tuple(_above(stack, marks)))
-    elif name in _TUPLES:
-        stack.append(tuple(_pop(stack, _TUPLES[name])))
-    elif name in ("APPEND", "APPENDS"):
-        items = _above(stack, marks) if name == "APPENDS" else _pop(stack, 1)
-        _as(list, stack[-1]).extend(items)
-    elif name in ("SETITEM", "SETITEMS"):
-        items = _above(stack, marks) if name == "SETITEMS" else _pop(stack, 2)
-        _fill(_as(dict, stack[-1]), zip(items[::2], items[1::2], strict=True))
-    elif name == "GLOBAL":
-        if argument not in _STORAGES and argument not in _CALLS:
-            raise _Refused(f"its pickle names {argument.replace(' ', '.')!r}, which no plain state dict needs: refused")
-        stack.append(_Global(argument))
-    elif name == "BINPERSID":
-        stack.append(_storage(_as(tuple, stack.pop())))
-    elif name == "REDUCE":
-        function, arguments = _pop(stack, 2)
-        stack.append(_call(_CALLS[_as(_Global, function).name], _as(tuple, arguments)))
-    elif name == "BUILD":  # of a state dict: `_metadata`, which says nothing of numbers
-        stack.pop()
-        _as(dict, stack[-1])
-    elif name != "PROTO":
-        raise _Refused(f"its pickle uses the opcode {name}, which no plain state dict needs: refused")
-
-
-def _as(kind, thing):
-    """`thing`, which must be of this kind: no opcode may reach into another."""
-    if type(thing) is not kind:
-        raise TypeError(f"found {type(thing).__name__} where {kind.__name__} was expected")
-    return thing
-
-
-def _pop(stack, count):
-    if len(stack) < count:
-        raise IndexError("nothing on the stack")
-    taken = stack[-count:]
-    del stack[-count:]
-    return taken
-
-
-def _above(stack, marks):
-    mark = marks.pop()
-    taken = stack[mark:]
-    del stack[mark:]
-    return taken
-
-
-def _fill(mapping, pairs):
-    for key, value in pairs:
-        if type(key) not in (str, int):
-            raise TypeError(f"found {type(key).__name__} as a key")
-        mapping[key] = value
+def _build(thing, state):
+    expect(dict, thing)  # of a state dict: `_metadata`, which says nothing of numbers
 
 
 def _storage(identity):
-    tag, kind, key, _, count, *view = identity[:7]
-    if tag != "storage" or type(kind) is not _Global or type(key) is not str or type(count) is not int:
+    tag, kind, key, _, count, *view = expect(tuple, identity)[:7]
+    if tag != "storage" or type(kind) is not Global or type(key) is not str or type(count) is not int:
         raise TypeError("a storage is not described as PyTorch does")
     if view not in ([], [None]):
-        raise _Refused("a storage is a view of another one, as only PyTorch before 0.4 wrote: save it anew")
+        raise Refused("a storage is a view of another one, as only PyTorch before 0.4 wrote: save it anew")
     return _Storage(_STORAGES[kind.name], key, count)
 
 
-def _call(function, arguments):
-    if function == "dict":
-        mapping = {}
-        if arguments:  # Python 2 gives an OrderedDict its items as a list of lists.
-            (pairs,) = arguments
-            _fill(mapping, (_pair(pair) for pair in _as(list, pairs)))
-            pairs.clear()  # used up: one long list could be mentioned often
-        return mapping
-    if function == "parameter":
-        return _as(_Tensor, arguments[0])
+def _dict(arguments):
+    mapping = {}
+    if arguments:  # Python 2 gives an OrderedDict its items as a list of lists.
+        (pairs,) = arguments
+        fill(mapping, (_pair(pair) for pair in expect(list, pairs)))
+        pairs.clear()  # used up: one long list could be mentioned often
+    return mapping
+
+
+def _parameter(arguments):
+    return expect(_Tensor, arguments[0])
+
+
+def _tensor(arguments):
     storage, offset, shape, strides = arguments[:4]
-    if max(len(_as(tuple, shape)), len(_as(tuple, strides))) > _MOST_AXES:
+    if max(len(expect(tuple, shape)), len(expect(tuple, strides))) > _MOST_AXES:
         raise TypeError(f"a tensor's shape is not made of whole numbers, at most {_MOST_AXES}")
     numbers = (offset, *shape, *strides)
     if len(shape) != len(strides) or any(type(number) is not int or number < 0 for number in numbers):
         raise TypeError("a tensor's shape is not made of whole numbers")
-    return _Tensor(_as(_Storage, storage), offset, shape, strides)
+    return _Tensor(expect(_Storage, storage), offset, shape, strides)
 
 
 def _pair(pair):
@@ -291,17 +198,26 @@ def _pair(pair):
     return pair
 
 
+_NAMES = {
+    **dict.fromkeys(_STORAGES),
+    "collections OrderedDict": _dict,
+    "torch._utils _rebuild_tensor": _tensor,
+    "torch._utils _rebuild_tensor_v2": _tensor,
+    "torch._utils _rebuild_parameter": _parameter,
+}
+
+
 def _tensors(found: object) -> dict[str, _Tensor]:
     """Every tensor in dicts within dicts, by joined names."""
     if type(found) is not dict:
-        raise _Refused("holds no state dict")
+        raise Refused("holds no state dict")
     tensors, queue, seen = {}, [("", found, 1)], 0
     while queue:
         prefix, mapping, depth = queue.pop(0)
         for key, value in mapping.items():
             seen += 1
             if seen > _MOST:
-                raise _Refused(f"more than {_MOST} entries: no state dict of a VGG-19")
+                raise Refused(f"more than {_MOST} entries: no state dict of a VGG-19")
             if len(prefix) + len(str(key)) > _LONGEST:
                 continue
             if type(value) is _Tensor:
@@ -326,12 +242,12 @@ def _arrays(
                 runs[tensor.storage] = _numbers(tensor.storage, fetch, order)
                 limit -= tensor.storage.count * int(_TYPES[tensor.storage.kind][1])
                 if limit < 0:
-                    raise _Refused("its storages lie upon each other")
+                    raise Refused("its storages lie upon each other")
             run = runs[tensor.storage]
             steps = [n * run.itemsize if size > 1 else 0 for n, size in zip(tensor.strides, tensor.shape, strict=True)]
             arrays[name] = np.lib.stride_tricks.as_strided(run[tensor.offset :], tensor.shape, steps, writeable=False)
-        except _Refused as error:
-            raise _Refused(f"{name}: {error}") from error
+        except Refused as error:
+            raise Refused(f"{name}: {error}") from error
     return arrays
 
 
@@ -340,16 +256,16 @@ def _check_view(tensor):
     # PyTorch does write tensors that overlap themselves, but never these: so no view is larger than its storage.
     last = offset + sum((size - 1) * stride for size, stride in zip(shape, strides, strict=True))
     if math.prod(shape) > storage.count or last >= storage.count:
-        raise _Refused(f"shape {shape} at {offset} does not fit into {storage.count} numbers")
+        raise Refused(f"shape {shape} at {offset} does not fit into {storage.count} numbers")
 
 
 def _numbers(storage, fetch, order):
     dtype = np.dtype(order + _TYPES[storage.kind])
     data = fetch(storage)
     if len(data) < storage.count * dtype.itemsize:
-        raise _Refused("the file ends before its numbers do")
+        raise Refused("the file ends before its numbers do")
     if len(data) > storage.count * dtype.itemsize:  # which would be kept whole, as often as it is mentioned
-        raise _Refused(f"its storage has {len(data)} bytes, not {storage.count * dtype.itemsize}")
+        raise Refused(f"its storage has {len(data)} bytes, not {storage.count * dtype.itemsize}")
     run = np.frombuffer(data, dtype, storage.count)
     if storage.kind == "BFloat16Storage":  # the upper half of a float32
         return (run.astype(np.uint32) << 16).view(np.float32)

@@ -13,7 +13,7 @@ from jnst.errors import InputError
 
 PRESETS = sorted((Path(__file__).resolve().parents[2] / "presets").glob("*.flags"))
 # The others are other commands'; see test_readme.py.
-PRESETS = [path for path in PRESETS if not path.stem.startswith(("distill_", "deepdream", "gatys2015"))]
+PRESETS = [path for path in PRESETS if not path.stem.startswith(("distill_", "deepdream", "fast_", "gatys2015"))]
 
 
 def parsed(*arguments):

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jnst import ops
+from jnst import compiler, ops
 from jnst.config import StyleNetSpec
 from jnst.nets import stylenet
 
@@ -41,7 +41,7 @@ def paint(
     return _paint(variables, jnp.asarray(images), jnp.asarray(mix), jnp.float32(strength), spec, preserve_color)
 
 
-@functools.partial(jax.jit, static_argnames=("spec", "preserve_color"))
+@functools.partial(compiler.jit, static_argnames=("spec", "preserve_color"))
 def _paint(variables, images, mix, strength, spec, preserve_color):
     shares = jnp.broadcast_to(mix[None], (len(images), len(mix)))
     painted, _ = stylenet.apply(variables, images, shares, spec)

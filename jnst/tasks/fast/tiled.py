@@ -20,7 +20,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from jnst import tiles
+from jnst import compiler, tiles
 from jnst.config import StyleNetSpec
 from jnst.nets import stylenet
 from jnst.tasks.fast.painting import finished
@@ -180,28 +180,28 @@ def _part(x, inside):
 
 
 @_fetched
-@functools.partial(jax.jit, static_argnames=("spec", "until"))
+@functools.partial(compiler.jit, static_argnames=("spec", "until"))
 def _down_moments(variables, mix, given, images, inside, *, spec, until):
     return _part(stylenet.down(variables, images, mix, given, spec, until=until), inside)
 
 
-@functools.partial(jax.jit, static_argnames=("spec", "until"))
+@functools.partial(compiler.jit, static_argnames=("spec", "until"))
 def _down(variables, mix, given, images, *, spec, until):
     return stylenet.down(variables, images, mix, given, spec, until=until)
 
 
-@functools.partial(jax.jit, static_argnames=("spec",), donate_argnames=("x",))
+@functools.partial(compiler.jit, static_argnames=("spec",), donate_argnames=("x",))
 def _middle(variables, x, mix, *, spec):
     return stylenet.middle(variables, x, mix, spec)
 
 
 @_fetched
-@functools.partial(jax.jit, static_argnames=("spec", "sizes", "until"))
+@functools.partial(compiler.jit, static_argnames=("spec", "sizes", "until"))
 def _up_moments(variables, mix, given, x, inside, *, spec, sizes, until):
     return _part(stylenet.up(variables, x, None, sizes, mix, given, spec, until=until), inside)
 
 
-@functools.partial(jax.jit, static_argnames=("spec", "sizes", "preserve_color"))
+@functools.partial(compiler.jit, static_argnames=("spec", "sizes", "preserve_color"))
 def _up(variables, mix, given, x, images, *, spec, sizes, strength, preserve_color):
     painted = stylenet.up(variables, x, images, sizes, mix, given, spec)
     return finished(images[0], painted[0], strength, preserve_color=preserve_color)[None]
