@@ -3,10 +3,10 @@
 python -P benchmarks/fast_speed.py [sizes=256,512] [nets=small,johnson] [rounds=7] [optimizing=1]
 
 PyTorch runs in this environment, or else in .venv-bench, which `bin/bench` makes. Both sides have the same numbers and
-layers: convolutions of reflected maps, instance normalization, up by enlarging and a convolution; their pictures are compared before anything is timed. Each
-side is a process of its own (see workers.py), and they take turns; of PyTorch, without gradients, the faster of two
-orders of memory counts. `optimizing` times a step of `stylize` by the bundled mini at the same size, and says how many
-passes 100 of them take. The last line is JSON.
+layers: convolutions of reflected maps, instance normalization, up by enlarging and a convolution; their pictures are
+compared before anything is timed. Each side is a process of its own (see workers.py), and they take turns; of PyTorch,
+without gradients, the faster of two orders of memory counts. `optimizing` times a step of `stylize` by the bundled mini
+at the same size, and says how many passes 100 of them take. The last line is JSON.
 """
 
 import contextlib

@@ -13,13 +13,17 @@ from jax import lax
 from jnst import compiler
 from jnst.conv import conv3x3, pays, prepare
 
-__all__ = ["FEW", "conv", "transposed_conv", "up_conv"]
+__all__ = ["FEW", "MOST_PIXELS", "conv", "transposed_conv", "up_conv"]
 
 _LAYOUT = ("NHWC", "HWIO", "NHWC")  # the only one that XLA's CPU convolutions run at full speed in
 _MODES = {"reflect": "reflect", "replicate": "edge"}
 
 FEW = 4
 """Up to so many channels out, a convolution runs by rows: its products would be as narrow."""
+
+MOST_PIXELS = 2**16
+"""Of a map that goes by Winograd: of a larger one, what that needs beside it counts in hundreds of MB, and it is little
+faster."""
 
 
 def conv(
@@ -37,7 +41,8 @@ def conv(
     >>> conv(jnp.ones((1, 5, 8, 2)), jnp.ones((3, 3, 2, 7)), stride=2).shape
     (1, 3, 4, 7)
     """
-    if not trained and stride == 1 and kernel.shape[0] == 3 and pays(x[0], kernel):
+    small = x.shape[1] * x.shape[2] <= MOST_PIXELS
+    if not trained and small and stride == 1 and kernel.shape[0] == 3 and pays(x[0], kernel):
         prepared = prepare(kernel, compiler.platform())
         if prepared is not None:
             bias = jnp.zeros(kernel.shape[3], x.dtype)

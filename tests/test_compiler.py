@@ -81,6 +81,31 @@ def test_an_error_without_options_is_not_tried_again(monkeypatch):
     assert lowered.seen == [None]
 
 
+# ---- Functions that compile when they are called
+
+
+def test_jit_sets_the_options_and_takes_those_of_jax(rng, monkeypatch):
+    if compiler.platform() != "cpu":
+        pytest.skip("the options are the CPU's")
+    asked, real = [], jax.jit
+    monkeypatch.setattr(jax, "jit", lambda *a, **options: asked.append(options) or real(*a, **options))
+    power = compiler.jit(lambda x, n: x**n, static_argnames=("n",))
+    assert not asked  # nor is a device looked up before there is a call
+    assert [int(power(jnp.int32(3), n=n)) for n in (2, 3)] == [9, 27]
+    assert [options for options in asked if "static_argnames" in options] == [
+        {"static_argnames": ("n",), "compiler_options": compiler.OPTIONS["cpu"]}
+    ]
+
+
+def test_jit_leaves_out_what_this_release_does_not_know(monkeypatch):
+    monkeypatch.setattr(compiler, "OPTIONS", {compiler.platform(): {"xla_no_such_option": ""}})
+    compiler._known.cache_clear()
+    try:
+        assert int(compiler.jit(lambda x: x + 1)(1)) == 2
+    finally:
+        compiler._known.cache_clear()
+
+
 # ---- The platform
 
 

@@ -5,7 +5,8 @@ import pytest
 from jax.test_util import check_grads
 from reference import stylenet as reference
 
-from jnst import convs
+from jnst import compiler, convs
+from jnst import conv as conv3x3
 from jnst.config.choices import STYLENET_BORDERS
 
 conv = jax.jit(convs.conv, static_argnames=("stride", "border"))
@@ -60,6 +61,20 @@ def test_up_in_float32_is_right_to_a_millionth(rng):
         ours = up_conv(x.astype(np.float32), kernel.astype(np.float32))
     assert ours.dtype == jnp.float32
     np.testing.assert_allclose(ours, expected, rtol=0, atol=1e-6 * np.abs(expected).max())
+
+
+@pytest.mark.slow
+@each_border
+def test_at_use_wide_maps_are_convolved_by_winograd(rng, border):
+    x, kernel = (rng.standard_normal(shape).astype(np.float32) for shape in [(2, 41, 43, 64), (3, 3, 64, 64)])
+    find = jax.jit(convs.conv, static_argnames=("border", "trained"))
+    direct, ours = (find(x, kernel, border=border, trained=trained) for trained in (True, False))
+    scale = np.abs(direct).max()
+    np.testing.assert_allclose(ours, direct, rtol=0, atol=1e-5 * scale)
+    if compiler.platform() in conv3x3.LEAST_CHANNELS:
+        assert (ours != direct).any()  # it is the other sum
+    expected = reference.correlation(x.astype(float), kernel, border)
+    np.testing.assert_allclose(ours, expected, rtol=0, atol=1e-5 * scale)
 
 
 @pytest.mark.slow

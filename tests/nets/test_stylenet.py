@@ -96,6 +96,7 @@ def test_a_new_network_begins_near_the_photo():
     np.testing.assert_allclose(np.abs(linear - 0.45).mean(), added, rtol=1e-4)
 
 
+@pytest.mark.slow
 def test_instance_normalization_ignores_the_other_photos_and_contrast():
     variables, mix = _variables(SPEC, np.float32), jnp.ones((1, 1))
     photos = np.random.default_rng(0).random((2, 9, 6, 3), np.float32)  # so rough that EPSILON is little
@@ -133,6 +134,7 @@ def test_batch_normalization_trains_by_the_batch_and_paints_by_the_running_momen
     jax.tree.map(np.testing.assert_array_equal, dict(same), variables["running"])
 
 
+@pytest.mark.slow
 def test_a_mix_is_linear_in_scale_and_shift():
     """Half of each of two styles is the network of one style that has the mean of their scales and shifts."""
     spec = dataclasses.replace(SPEC, styles=2)

@@ -72,7 +72,8 @@ def paint_tiled(
     small = np.empty((*sizes[-1], spec.widths[-1]), image.dtype)
     for place in places():
         place.put(small, _down(variables, mix, given, place.of(image), spec=spec, until=downs[-1]), deepest)
-    small = np.asarray(_middle(variables, jnp.asarray(small)[None], mix, spec=spec))[0]
+    small = jnp.asarray(small[None])  # the host's goes
+    small = np.asarray(_middle(variables, small, mix, spec=spec))[0]
 
     given, static = {}, {"spec": spec, "sizes": stylenet.sizes_of(tiling.window, spec)}
     for level, name in zip(reversed(range(deepest)), ups if unknown else (), strict=False):
