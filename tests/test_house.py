@@ -32,6 +32,7 @@ LAYERS = {
     "memory": 1,
     "compiler": 1,
     "conv": 1,
+    "convs": 1,
     "transforms": 1,
     "parameterize": 2,
     "nets": 2,
@@ -60,7 +61,8 @@ LAYERS = {
 SHARED_BY_COMMANDS = {"batch", "cache", "checkpoint", "cluster", "command", "comparing", "download"}
 SHARED_BY_COMMANDS |= {"dreaming", "estimate", "film", "filming", "flags", "gallery", "interrupt"}
 SHARED_BY_COMMANDS |= {"inverting", "lines", "looks", "maximizing", "page", "painting", "plan", "progress"}
-SHARED_BY_COMMANDS |= {"applying", "brush", "ffmpeg", "filmed", "learned", "learning", "sharing", "trainings", "tree"}
+SHARED_BY_COMMANDS |= {"applying", "brush", "ffmpeg", "filmed", "sharing", "tree"}
+SHARED_BY_COMMANDS |= {"fast_results", "fast_training", "training_checkpoints"}
 SHARED_BY_COMMANDS |= {"applying", "brush", "ffmpeg", "filmed", "sharing"}
 SHARED_BY_COMMANDS |= {"report", "run", "showing", "sweep", "texturing", "training"}
 

@@ -62,10 +62,10 @@ def _train(argv, interrupt):
         config = flags.to_config(FastConfig, values)
         check_fast(config)
         # Late: what is wrong with the flags is said without waiting for jax.
-        from jnst.cli import cache, learning
+        from jnst.cli import cache, fast_training
 
         cache.use()
-        return learning.run(config, interrupt, resume=values.resume)
+        return fast_training.run(config, interrupt, resume=values.resume)
 
 
 def _apply(argv, interrupt):

@@ -71,7 +71,7 @@ class FastConfig(PictureConfig):
     normalization: str = option("relative", "How differences become terms (see the README).", choices=NORMALIZATIONS)
     tv: str = option("l2", "Total variation: absolute or squared differences.", choices=TOTAL_VARIATIONS)
     licence: str = option("", "Terms of the network, which are kept in its file.")
-    save_every: int = option(0, "Also write a sheet of held-out photos every so many steps; 0: at the end.", lower=0)
+    save_every: int = option(500, "Steps between sheets of held-out photos, NET-000500.jpg; 0: at the end.", lower=0)
     checkpoint_every: int = option(100, "Steps between checkpoints, for --resume; 0: none.", lower=0)
     precision: str = option("float32", "Arithmetic.", choices=("float32",))
 

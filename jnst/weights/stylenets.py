@@ -19,7 +19,7 @@ from jnst.config import HEADS, NORMS, STYLENET_BORDERS, UPSAMPLES, StyleNetSpec
 from jnst.errors import InputError
 from jnst.files import sha256_of, write_atomically
 
-__all__ = ["FOLDER", "StyleNet", "is_stylenet", "load", "names", "save", "shapes"]
+__all__ = ["FOLDER", "StyleNet", "is_stylenet", "load", "names", "rounded", "save", "shapes"]
 
 FOLDER = "weights/stylenets"
 """Where the bundled ones lie."""
@@ -118,7 +118,7 @@ def save(
         raise ValueError("the variables are not of this architecture")
     arrays = {}
     for name, array in sorted(given.items()):
-        kept = dtype if len(expected[name]) == 4 and name.startswith("params/") else "float32"
+        kept = _kept(name, len(expected[name]), dtype)
         with np.errstate(over="ignore"):  # infinite then, which is refused by name
             # safetensors stores a transposed view's memory as it lies: make it contiguous.
             arrays[name] = np.ascontiguousarray(np.asarray(array), kept)
@@ -169,6 +169,23 @@ def load(name: str) -> StyleNet:
         record=record if isinstance(record, dict) else {},
         licence=licence if isinstance(licence, str) else "",
     )
+
+
+def rounded(variables: Mapping[str, object], dtype: str = "float16") -> dict[str, object]:
+    """The variables as `load` gives them after `save`: kernels rounded, in float32."""
+
+    def walk(tree, prefix):
+        if isinstance(tree, Mapping):
+            return {name: walk(part, f"{prefix}{name}/") for name, part in tree.items()}
+        with np.errstate(over="ignore"):
+            return np.asarray(tree).astype(_kept(prefix, np.ndim(tree), dtype)).astype(np.float32)
+
+    return walk(variables, "")
+
+
+def _kept(name, axes, dtype):
+    """The type that an array has in the file: kernels alone may have 16 bits."""
+    return dtype if axes == 4 and name.startswith("params/") else "float32"
 
 
 def is_stylenet(path: str | Path) -> bool:

@@ -1,6 +1,7 @@
 """`fast train` as its user sees it: what it leaves, that it repeats, how it goes on, and what it refuses."""
 
 import random
+import shlex
 import shutil
 import signal
 import subprocess
@@ -14,8 +15,8 @@ from PIL import Image
 from cli.command import assert_one_line, listed, read_json, read_until
 from jnst import images
 from jnst.cli import fast as command
-from jnst.cli import learned
-from jnst.cli.trainings import Checkpoints
+from jnst.cli import fast_results
+from jnst.cli.training_checkpoints import Checkpoints
 from jnst.weights import stylenets
 
 COMMAND = [sys.executable, "-P", "-m", "jnst.cli.fast", "train"]
@@ -44,8 +45,8 @@ def picture(path, seed):
 def studio(tmp_path, monkeypatch, tiny_file):
     """A folder with photos, paintings and a small backbone."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(learned, "_SCORED", 3)
-    monkeypatch.setattr(learned, "_SIDE", 32)
+    monkeypatch.setattr(fast_results, "_SCORED", 3)
+    monkeypatch.setattr(fast_results, "_SIDE", 32)
     for seed in range(6):
         picture(tmp_path / "photos" / f"{seed}.png", seed)
     for seed, name in enumerate("ab", 11):
@@ -147,13 +148,13 @@ def test_one_network_of_several_styles_and_one_that_goes_on_from_it(studio):
     assert call(*SMALL, "--conditional", "--style=art/a.png,art/b.png", "--output=two.safetensors") == 0
     net = stylenets.load("two.safetensors")
     assert (net.styles, net.spec.styles) == (("a", "b"), 2)
-    assert call(*RUN, "--start=two.safetensors", "--widths=8", "--steps=1", "--output=one.safetensors") == 0
+    assert call(*RUN, "--start=two.safetensors", "--steps=1", "--output=one.safetensors") == 0
     assert stylenets.load("one.safetensors").spec.widths == (3, 4)  # the other's
 
 
 @pytest.mark.slow
 def test_a_broken_photo_is_named_once_and_passed_over(studio, capsys):
-    (studio / "photos" / "3.png").write_bytes(b"no picture")
+    (studio / "photos" / "3.png").write_bytes(b"no picture")  # not the first, which would be held out
     assert call(*RUN, "--output=o.safetensors") == 0
     err = capsys.readouterr().err
     assert err.count("3.png") == 1
@@ -199,6 +200,8 @@ def test_a_loss_that_is_not_finite_leaves_no_network(studio, capsys):
         (["--output=o", "--axis=steps=1,2"], ("steps is of the whole program",)),
         (["--output=o", "--axis=style=art/a.png,art/b.png"], ("--style=art/a.png", "axis")),
         (["--output=net.safetensors"], ("net.safetensors", "expected another name")),
+        (["--output=photos/o.safetensors"], ("--output=photos/o.safetensors", "--photos=photos")),
+        (["--output=o.safetensors", "--style_size=1"], ("--style_size=1", "at least 2")),
         (["--output=o.safetensors", "--start=nothing"], ("nothing", "no such network")),
         (["--output=o.safetensors", "--norm=layer"], ("--norm=layer", "instance, batch")),
         (["--output=o.safetensors", "--content_layers=relu9_1"], ("relu9_1", "no layer")),
@@ -222,3 +225,59 @@ def test_what_fast_did_not_write_is_not_replaced(studio, capsys):
     (studio / "o.ckpt" / "diary").write_text("mine")
     assert call(*RUN, "--output=o.safetensors") == 2
     assert_one_line(capsys.readouterr().err, "o.ckpt", "did not write")
+
+
+@pytest.mark.slow
+def test_the_printed_command_goes_on_from_another_folder(studio, tmp_path_factory, monkeypatch):
+    process = start(*RUN, "--steps=1000000", "--output=my out/o.safetensors")
+    read_until(process.stdout, "step 3/")
+    process.send_signal(signal.SIGINT)
+    _, err = process.communicate(timeout=PATIENCE)
+    words = shlex.split(err.strip().splitlines()[-1].partition("go on with: ")[2])
+    assert words[-2:] == ["--flagfile=my out/o.flags", "--resume"]
+    monkeypatch.chdir(tmp_path_factory.mktemp("elsewhere"))
+    process = start(f"--flagfile={studio / 'my out' / 'o.flags'}", "--resume")
+    read_until(process.stdout, "going on from step")
+    process.kill()
+    process.communicate()
+
+
+@pytest.mark.slow
+def test_finished_is_what_this_very_training_left(studio, capsys):
+    """Another training's network of the same name does not count, nor does one without its record."""
+    assert call(*RUN, "--output=o.safetensors", "--seed=1") == 0
+    other = (studio / "o.safetensors").read_bytes()
+    kept = [(studio / f"o.{ending}").read_bytes() for ending in ("safetensors", "json")]
+    assert call(*RUN, "--output=o.safetensors") == 0
+    own = (studio / "o.safetensors").read_bytes()
+    for ending, data in zip(("safetensors", "json"), kept, strict=True):  # as if killed before they were written
+        (studio / f"o.{ending}").write_bytes(data)
+    capsys.readouterr()
+    assert call(*RUN, "--output=o.safetensors", "--resume") == 0
+    assert "finished already" not in capsys.readouterr().out
+    assert (studio / "o.safetensors").read_bytes() == own != other
+    assert call(*RUN, "--output=o.safetensors", "--resume") == 0
+    assert "finished already" in capsys.readouterr().out
+
+
+@pytest.mark.slow
+def test_a_broken_photo_is_not_held_out_and_one_photo_is_enough(studio, capsys):
+    for seed in range(1, 6):
+        (studio / "photos" / f"{seed}.png").unlink()
+    (studio / "photos" / "0a.png").write_bytes(b"broken")
+    picture(studio / "photos" / "1.png", 3)
+    assert call(*RUN, "--output=o.safetensors", "--steps=1") == 0
+    (studio / "photos" / "0.png").write_bytes(b"broken")
+    assert call(*RUN, "--output=p.safetensors", "--steps=1") == 0
+    (studio / "photos" / "1.png").write_bytes(b"broken")
+    capsys.readouterr()
+    assert call(*RUN, "--output=q.safetensors", "--steps=1") == 2
+    assert "none of 3 pictures can be read" in capsys.readouterr().err
+
+
+@pytest.mark.slow
+def test_a_start_of_another_shape_is_refused(studio, capsys):
+    assert call(*RUN, "--output=o.safetensors", "--steps=1") == 0
+    capsys.readouterr()
+    assert call(*RUN, "--start=o.safetensors", "--blocks=2", "--output=p.safetensors") == 2
+    assert_one_line(capsys.readouterr().err, "--blocks=2", "has 1")

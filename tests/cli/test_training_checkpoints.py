@@ -5,7 +5,7 @@ import shutil
 import numpy as np
 import pytest
 
-from jnst.cli.trainings import Checkpoints, is_ours
+from jnst.cli.training_checkpoints import Checkpoints, is_ours
 from jnst.errors import InputError
 from jnst.types import Snapshot
 
@@ -77,14 +77,29 @@ def test_a_damaged_one_is_named(tmp_path):
 
 
 def test_what_cannot_be_written_is_one_line_and_the_next_may_be(tmp_path):
-    output = str(tmp_path / "net.safetensors")
-    (tmp_path / "net.ckpt").write_bytes(b"a file where the folder should be")
+    output = str(tmp_path / "folder" / "net.safetensors")
+    (tmp_path / "folder").write_bytes(b"a file where the folder should be")
     checkpoints = Checkpoints(output)
     with pytest.raises(InputError, match=r"net\.ckpt: cannot be written"):
         _write(checkpoints, 1)
-    (tmp_path / "net.ckpt").unlink()
+    (tmp_path / "folder").unlink()
     _write(checkpoints, 2)
     assert Checkpoints(output).read().facts["step"] == 2
+
+
+def test_where_the_first_cannot_be_written_another_trainings_stay(tmp_path, monkeypatch):
+    output = str(tmp_path / "net.safetensors")
+    _write(Checkpoints(output), 8)
+    checkpoints = Checkpoints(output)
+
+    def full(*arguments, **options):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(Checkpoints, "_opened", full)
+    with pytest.raises(InputError, match="No space left"):
+        _write(checkpoints, 1)
+    monkeypatch.undo()
+    assert Checkpoints(output).read().facts["step"] == 8
 
 
 def test_a_folder_of_other_things_is_not_ours(tmp_path):

@@ -5,6 +5,8 @@ trace, step and seconds.
 """
 
 import contextlib
+import logging
+import os
 import shutil
 from pathlib import Path
 
@@ -34,8 +36,11 @@ class Checkpoints:
 
     def __init__(self, output: str):
         self.path = checkpoint.path_of(output).absolute()
+        self._aside = self.path.with_name(f".{self.path.name}.before")
         self._manager = None
         self._replaced = False
+        # Its warnings and tracebacks are of what `write` and `read` say in a line.
+        logging.getLogger("absl").setLevel(logging.CRITICAL)
 
     def write(self, snapshot: Snapshot, facts: dict[str, object]) -> None:
         """Writes one; the first that is written without `read` before it takes the place of another training's.
@@ -47,10 +52,10 @@ class Checkpoints:
 
         leaves = {f"leaf{index:03}": np.asarray(leaf) for index, leaf in enumerate(snapshot.leaves)}
         try:
-            if not self._replaced:
-                if self.path.exists():
-                    shutil.rmtree(self.path)
-                self._replaced = True
+            if not self._replaced and self.path.exists():
+                with contextlib.suppress(FileNotFoundError):
+                    shutil.rmtree(self._aside)
+                os.replace(self.path, self._aside)
             self._manager = self._manager or self._opened()
             self._manager.save(
                 facts["step"],
@@ -61,10 +66,22 @@ class Checkpoints:
                 force=True,
             )
             self._manager.wait_until_finished()
+            self._replaced = True
+            shutil.rmtree(self._aside, ignore_errors=True)
         except (OSError, ValueError) as error:  # tensorstore's errors of a full disk are ValueErrors
             self.close()
+            self._restore()
             reason = " ".join(str(error).split())[:200]
             raise InputError(f"{self.path}: cannot be written: {reason}") from error
+
+    def _restore(self):
+        """Takes away what a failed writing left; another training's checkpoints come back."""
+        with contextlib.suppress(OSError):
+            for left in self.path.glob("*.orbax-checkpoint-tmp*"):
+                shutil.rmtree(left, ignore_errors=True)
+            if self._aside.exists():
+                shutil.rmtree(self.path, ignore_errors=True)
+                os.replace(self._aside, self.path)
 
     def read(self) -> checkpoint.Checkpoint | None:
         """The last one, or None where there is none; a training goes on from it.

@@ -11,7 +11,7 @@ import jax
 import numpy as np
 
 from jnst import bundled, files, images
-from jnst.cli import checkpoint, flags, report, trainings
+from jnst.cli import checkpoint, flags, report, training_checkpoints
 from jnst.cli.command import DIVERGED, DONE
 from jnst.cli.lines import say, warn
 from jnst.config import FastConfig, split_list
@@ -74,6 +74,13 @@ def check_places(config: FastConfig, nets: Sequence[Net]) -> None:
         if name in flags.PATHS and not flags.fits_a_line(value):
             raise InputError(f"--{name}={value!r}: expected a name in UTF-8 without line breaks")
     base = base_of(config)
+    place = Path(os.path.realpath(base))
+    for folder in split_list(config.photos):
+        if Path(os.path.realpath(folder)) in place.parents:
+            raise InputError(
+                f"--output={config.output}: lies in --photos={folder}, all of whose pictures are trained on; expected "
+                "another folder"
+            )
     beside = (report.record_path(base), report.flags_path(base))
     written = [*(net.path for net in nets), sheet_path(base), *beside]
     places = {os.path.realpath(path) for path in written}
@@ -82,12 +89,12 @@ def check_places(config: FastConfig, nets: Sequence[Net]) -> None:
         if os.path.realpath(name) in places:
             raise InputError(f"--output={config.output}: would replace {name}, which is read; expected another name")
     folder = checkpoint.path_of(base)
-    if folder.exists() and not trainings.is_ours(folder):
+    if folder.exists() and not training_checkpoints.is_ours(folder):
         raise InputError(f"--output={config.output}: would replace {folder}, which fast did not write")
     for path in written:
         files.check_place(path)
-        # A sheet cannot tell whose it is; it is replaced where a record stands beside it.
-        ours = {".safetensors": stylenets.is_stylenet, ".jpg": lambda path: report.is_ours(beside[0])}
+        # A sheet cannot tell whose it is; it is replaced where a record or flagfile of ours stands beside it.
+        ours = {".safetensors": stylenets.is_stylenet, ".jpg": lambda path: any(map(report.is_ours, beside))}
         if bundled.is_file(path) and not ours.get(path.suffix, report.is_ours)(path):
             raise InputError(
                 f"--output={config.output}: would replace {path}, which fast did not write; expected another name"
@@ -95,7 +102,8 @@ def check_places(config: FastConfig, nets: Sequence[Net]) -> None:
 
 
 def means(rows: Sequence[dict[str, float]]) -> dict[str, float]:
-    """The loss terms of several networks or photos, on average."""
+    """The loss terms of several networks or photos, on average over those whose loss is finite, if any."""
+    rows = [row for row in rows if np.isfinite(row["total"])] or rows
     return {name: float(np.mean([row[name] for row in rows])) for name in training.TERMS}
 
 
@@ -120,15 +128,15 @@ def _finite(picture):
 def leave(learning: Learning, result: training.Result, seconds: float) -> int:
     """Writes every network whose loss is finite, the sheet and the record. Returns the exit code."""
     config = learning.config
-    ends = result.trace[-len(learning.nets) :]
     code, scores = DONE, {}
     photos = np.concatenate([learning.crops(2, unseen=True).batch(index) for index in range(_SCORED)])
-    for net, choice, found, row in zip(learning.nets, learning.choices, result.variables, ends, strict=True):
-        if not np.isfinite(row["total"]):
+    for net, choice, found in zip(learning.nets, learning.choices, result.variables, strict=True):
+        found = stylenets.rounded(found)  # what is scored is what is saved
+        score = means(training.evaluate(found, learning.loss, choice, photos, learning.spec))
+        if not np.isfinite(score["total"]) or not all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(found)):
             warn(f"{net.path}: not written: its loss is not finite; expected a smaller --learning_rate")
             code = DIVERGED
             continue
-        score = means(training.evaluate(found, learning.loss, choice, photos, learning.spec))
         scores[net.path.name] = {name: float(f"{value:.5g}") for name, value in score.items()}
         stylenets.save(
             net.path,
@@ -140,6 +148,7 @@ def leave(learning: Learning, result: training.Result, seconds: float) -> int:
         )
         say(f"{net.path}: held out: " + "  ".join(f"{name} {value:.4g}" for name, value in score.items()))
     base = base_of(config)
+    report.write_flags(base, learning.chosen)
     images.save(sheet_path(base), sheet(learning, result.variables))
     device = learning.devices[0]
     record = {
@@ -155,10 +164,10 @@ def leave(learning: Learning, result: training.Result, seconds: float) -> int:
         "trace": [row for row in result.trace if all(map(np.isfinite, row.values()))],
         "seconds": seconds,
     }
+    # Last: where it stands, all of it does.
     text = json.dumps(record, indent=1, allow_nan=False) + "\n"
     files.write_atomically(report.record_path(base), text.encode())
-    report.write_flags(base, learning.chosen)
-    say(f"{config.output}: {len(scores)} of {len(ends)} written, {seconds:.0f} s; see {sheet_path(base)}")
+    say(f"{config.output}: {len(scores)} of {len(learning.nets)} written, {seconds:.0f} s; see {sheet_path(base)}")
     return code
 
 

@@ -4,6 +4,7 @@ the way and leaves."""
 import dataclasses
 import functools
 import itertools
+import shlex
 import time
 from pathlib import Path
 from typing import NamedTuple
@@ -13,15 +14,16 @@ import jax.numpy as jnp
 import numpy as np
 
 from jnst import api, bundled, files, images, network, objective, weights
-from jnst.cli import checkpoint, download, flags, learned, plan, report
+from jnst.cli import checkpoint, download, fast_results, flags, plan, report
 from jnst.cli.command import BAD_INPUT, DONE, INTERRUPTED
 from jnst.cli.interrupt import Interrupt
 from jnst.cli.lines import say, warn
 from jnst.cli.progress import Progress
 from jnst.cli.run import program
-from jnst.cli.trainings import Checkpoints
+from jnst.cli.training_checkpoints import Checkpoints
 from jnst.config import FAST_AXES, FastConfig, fast_runs, parse_axes, parse_layers, parse_mix, split_list
 from jnst.errors import InputError
+from jnst.nets import vgg
 from jnst.tasks.fast import training
 from jnst.types import Rates, Weights
 from jnst.weights import stylenets
@@ -29,6 +31,7 @@ from jnst.weights import stylenets
 __all__ = ["run"]
 
 _HELD_OUT = 20  # of so many photos, in the order of their names, one is not trained on but shown and scored on
+_MOST_HELD_OUT = 64
 
 
 def run(config: FastConfig, interrupt: Interrupt, *, resume: bool) -> int:
@@ -37,9 +40,11 @@ def run(config: FastConfig, interrupt: Interrupt, *, resume: bool) -> int:
     Raises:
         InputError: something in the input is wrong, or another run is writing OUTPUT.
     """
-    config = dataclasses.replace(config, axis=tuple(map(_with_places, config.axis)))
+    # Absolute, as a rerun from another folder has them: so they are called in records and checkpoints.
+    style = flags.resolved(config)["style"]
+    config = dataclasses.replace(config, style=style, axis=tuple(map(_with_places, config.axis)))
     device = api.device_of(config.device)
-    with jax.default_device(device), checkpoint.alone(learned.base_of(config), shown=config.output):
+    with jax.default_device(device), checkpoint.alone(fast_results.base_of(config), shown=config.output):
         learning = _Learning(config, interrupt)
         try:
             return learning.work(resume)
@@ -59,55 +64,64 @@ class _Learning:
     """What the parts of one training share."""
 
     def __init__(self, config, interrupt):
-        self.config, self.interrupt, self.base = config, interrupt, learned.base_of(config)
+        self.config, self.interrupt, self.base = config, interrupt, fast_results.base_of(config)
         self.warn = functools.cache(warn)  # a broken photo is named once, whichever crops it was meant for
         self.chosen = flags.resolved(config)
         self.checkpoints = Checkpoints(self.base)
         self.axes, runs = fast_runs(config)
         self.nets = [self._net(run, place) for place, run in enumerate(runs)]
-        self.failed = set()
+        self.failed, self.broken = set(), []
 
     def _net(self, run, place):
         styles = tuple(Path(name).stem for name in split_list(run.style))
         if not self.axes:
-            return learned.Net(run, Path(run.output), Path(run.output).stem, styles)
+            return fast_results.Net(run, Path(run.output), Path(run.output).stem, styles)
         choices = list(itertools.product(*(plan.labels(axis) for axis in self.axes)))
         label = _label(self.axes, choices[place])
         labels = [plan.file_name(_label(self.axes, choice)) for choice in choices]
         name = plan.file_name(label) if labels.count(plan.file_name(label)) == 1 else f"{place + 1}_{labels[place]}"
-        return learned.Net(run, Path(self.config.output) / f"{name}.safetensors", label, styles)
+        return fast_results.Net(run, Path(self.config.output) / f"{name}.safetensors", label, styles)
 
     def work(self, resume):
         config = self.config
-        learned.check_places(config, self.nets)
+        fast_results.check_places(config, self.nets)
         self.devices = api.devices_of(config.device)
-        say(f"device: {self.devices[0].platform} ({self.devices[0].device_kind}) x {len(self.devices)}")
+        self.mesh = training.spread_over(self.devices, len(self.nets), config.batch)
+        say(f"device: {self.devices[0].platform} ({self.devices[0].device_kind}) x {self.mesh.size}")
         self._read()
         found = self._checkpoint(resume)
-        if found and found.facts["step"] >= config.steps and all(net.path.is_file() for net in self.nets):
+        if found and found.facts["step"] >= config.steps and self._is_finished():
             say(f"{config.output}: finished already, at step {config.steps}")
             return DONE
         for path in (net.path for net in self.nets):
             files.check_writable(path)
         files.check_writable(report.record_path(self.base))
         self.before = found.facts["seconds"] if found else 0.0
-        self.start = self.kept = time.perf_counter()
+        self.start = time.perf_counter()
         prepared = self._prepared(found)
         result = self._train(prepared)
         if result.stopped and self.interrupt.seen:
             warn(f"interrupted after step {result.step}{self.interrupt.remains}")
             return INTERRUPTED
         self.interrupt.running = False  # all of it is kept: from here on Ctrl-C ends at once
-        code = learned.leave(self, result, self._seconds())
+        code = fast_results.leave(self, result, self._seconds())
         return BAD_INPUT if self.failed and code == DONE else code
 
     def _read(self):
         config = self.config
         found = list(dict.fromkeys(images.find(split_list(config.photos))))
-        self.unseen = found[::_HELD_OUT]
-        held = set(self.unseen)
-        self.photos = [path for path in found if path not in held] or found
-        say(f"photos: {len(self.photos)} to train on, {len(self.unseen)} held out")
+        every = max(_HELD_OUT, len(found) // _MOST_HELD_OUT)
+        chunks = (found[place : place + every] for place in range(0, len(found), every))
+        self.unseen = [path for chunk in chunks if (path := next(filter(self._is_whole, chunk), None))]
+        if not self.unseen:
+            raise InputError(f"--photos={config.photos}: none of {len(found)} pictures can be read")
+        apart = {*self.unseen, *self.broken}
+        self.photos = [path for path in found if path not in apart]
+        if self.photos:
+            say(f"photos: {len(self.photos)} to train on, {len(self.unseen)} held out")
+        else:
+            self.photos = self.unseen
+            say("photos: 1, both trained on and shown")
         layers = [
             *parse_layers("content_layers", config.content_layers, may_be_empty=True)[0],
             *parse_layers("style_layers", config.style_layers)[0],
@@ -137,13 +151,39 @@ class _Learning:
             **{f"style {name}": files.sha256_of(_place(name)) for name in names},
             **({"start": self.started.sha256} if self.started else {}),
         }
-        self.crops(2, unseen=True).batch(0)  # one of them at least can be read
+
+    def _is_whole(self, path):
+        try:
+            images.load(path)
+        except InputError as error:
+            self.warn(f"skipped: {error}")
+            self.broken.append(path)
+            return False
+        return True
+
+    def _is_finished(self):
+        """Whether all that this very training leaves is there: its record is written last."""
+        record = report.read_record(self.base)
+        if not record or record["inputs"] != self.inputs or not all(net.path.is_file() for net in self.nets):
+            return False
+        try:
+            path = report.record_path(self.base)
+            checkpoint.check_same_flags(path, record["flags"], self.chosen, growing=())
+        except InputError:
+            return False
+        return True
 
     def _architecture(self):
         net = self.config.net
         if self.started is None:
             return net
-        return dataclasses.replace(self.started.spec, styles=net.styles)
+        own = self.started.spec
+        for field in dataclasses.fields(net):
+            name, asked = field.name, getattr(net, field.name)
+            if name != "styles" and asked not in (field.default, getattr(own, name)):
+                asked, has = (",".join(map(str, x)) if isinstance(x, tuple) else x for x in (asked, getattr(own, name)))
+                raise InputError(f"--{name}={asked}: --start={self.config.start} has {has}; expected that, or no flag")
+        return dataclasses.replace(own, styles=net.styles)
 
     def crops(self, stream, *, unseen=False, batch=1, zoom=1.0, size=0):
         """A loader of photos, by seed and stream."""
@@ -181,12 +221,13 @@ class _Learning:
             self.backbone.params, pictures, layers, pooling=how.pooling, padding=how.padding, standardize=standardize
         )
         self.choices = [self._choice(net.config) for net in self.nets]
-        mesh = training.spread_over(self.devices, len(self.nets), config.batch)
         key = jax.random.key(config.seed)
         start = self.started and _with_styles(self.started, self.spec.net.styles)
         snapshot = found and found.snapshot
         try:
-            return training.prepare(key, self.loss, self.choices, self.spec, mesh=mesh, start=start, snapshot=snapshot)
+            return training.prepare(
+                key, self.loss, self.choices, self.spec, mesh=self.mesh, start=start, snapshot=snapshot
+            )
         except ValueError as error:
             if found is None:
                 raise
@@ -197,6 +238,15 @@ class _Learning:
         names = split_list(config.style)
         pictures = [self.pictures[name] for name in names]
         sized = [images.resize(picture, images.fit(picture.size, config.style_size)).opaque() for picture in pictures]
+        how = self.spec.objective
+        least = vgg.min_size(how.style_layers, how.padding)
+        for name, style in zip(names, sized, strict=True):
+            short = min(style.shape[:2])
+            if short < least:
+                raise InputError(
+                    f"--style_size={config.style_size}: {Path(name).name} has a side of {short} pixels then; expected at "
+                    f"least {least}"
+                )
         numbers = (config.content_weight, config.style_weight, config.tv_weight)
         layers = (
             parse_layers("content_layers", config.content_layers, may_be_empty=True)[1],
@@ -218,17 +268,19 @@ class _Learning:
             last = record.step == record.steps
             if last or record.step % often == 0 or (config.print_every and record.step % config.print_every == 0):
                 rows = record.terms()
-                progress.show(_Shown(record.step, record.steps, learned.means(rows)))
+                progress.show(_Shown(record.step, record.steps, fast_results.means(rows)))
                 if not any(np.isfinite(row["total"]) for row in rows):
                     return True
             if config.save_every and record.step % config.save_every == 0 and not last:
-                place = report.intermediate(str(learned.sheet_path(self.base)), record.step)
-                self._try(lambda: images.save(place, learned.sheet(self, record.variables())))
+                place = report.intermediate(str(fast_results.sheet_path(self.base)), record.step)
+                self._try(lambda: images.save(place, fast_results.sheet(self, record.variables())))
             every = config.checkpoint_every
             if every and (interrupt.seen or last or record.step % every == 0):
                 self._try(lambda: self._keep(record))
             return interrupt.seen
 
+        if not config.checkpoint_every:
+            interrupt.remains = "; nothing of it is kept, with --checkpoint_every=0"
         interrupt.begin()
         crops = self.crops(0, batch=config.batch, zoom=config.zoom)
         try:
@@ -251,7 +303,7 @@ class _Learning:
         facts = {"flags": self.chosen, "inputs": self.inputs, "step": record.step, "seconds": self._seconds()}
         self.checkpoints.write(record.snapshot(), facts)
         report.write_flags(self.base, self.chosen)
-        again = f"{program()} train --flagfile={report.flags_path(self.base)} --resume"
+        again = f"{program()} train {shlex.quote(f'--flagfile={report.flags_path(self.base)}')} --resume"
         self.interrupt.remains = f"; step {record.step} is kept, go on with: {again}"
 
     def _seconds(self):
