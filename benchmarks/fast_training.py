@@ -131,7 +131,9 @@ def passes(bench, name, style, count):
     net, config = stylenets.load(name), bench.config
     spec = dataclasses.replace(bench.spec(), net=net.spec)
     photos = bench.held_out(count, config.size)
-    options = {"size": config.size, "style_scale": config.style_size / config.size, "steps": 200, "print_every": 1}
+    options = {"size": config.size, "style_scale": config.style_size / config.size, "steps": 150, "print_every": 1}
+    same = ("content_weight", "style_weight", "tv_weight", "content_layers", "style_layers")
+    options |= {name: getattr(config, name) for name in same}
     reached = {"lbfgs": [], "adam": []}
     mix = np.ones(len(net.styles), np.float32)
     for number, photo in enumerate(photos):

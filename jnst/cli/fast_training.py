@@ -244,8 +244,8 @@ class _Learning:
             short = min(style.shape[:2])
             if short < least:
                 raise InputError(
-                    f"--style_size={config.style_size}: {Path(name).name} has a side of {short} pixels then; expected at "
-                    f"least {least}"
+                    f"--style_size={config.style_size}: {Path(name).name} has a side of {short} pixels then; expected "
+                    f"at least {least}"
                 )
         numbers = (config.content_weight, config.style_weight, config.tv_weight)
         layers = (

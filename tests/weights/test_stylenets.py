@@ -3,6 +3,7 @@ import dataclasses
 import hashlib
 import itertools
 import json
+from pathlib import Path
 
 import jax
 import numpy as np
@@ -263,3 +264,34 @@ def test_a_record_of_any_kind_is_no_obstacle(path):
     rewrite(path, {"record": "lost", "licence": 7, "more": {}})
     found = stylenets.load(str(path))
     assert (found.record, found.licence) == ({}, "")
+
+
+@pytest.mark.parametrize("name", stylenets.names())
+def test_the_bundled_networks_load_by_name_and_are_on_the_card(name):
+    net = stylenets.load(name)
+    path = Path(net.path)
+    assert path.stat().st_size < 1_000_000
+    assert net.licence
+    assert net.record["weights"]["name"] == "mini"
+    card = (path.parent / "README.md").read_text()
+    score = net.record["held_out"]
+    assert f"| `{name}` |" in card
+    assert f"| {score['content']:.2f}, {score['style']:.2f}, {score['tv']:.2f} |" in card
+
+
+def test_there_are_bundled_networks():
+    assert "starry_night" in stylenets.names()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", stylenets.names())
+def test_a_bundled_network_paints(name):
+    """Its picture is neither the photo nor flat."""
+    from jnst import images
+    from jnst.tasks.fast import painting
+
+    net = stylenets.load(name)
+    photo = images.resize(images.load("harbor"), (96, 72)).rgb[None]
+    painted = np.asarray(painting.paint(net.variables, photo, np.ones(1, np.float32), net.spec))
+    assert np.abs(painted - photo).mean() > 0.05
+    assert painted.std() > 0.1
