@@ -34,7 +34,7 @@ Loss = Callable[[jax.Array, object, object, object], tuple[jax.Array, tuple[Term
 """`loss(key, params, extra, batch) -> (loss, (terms, extra))`."""
 
 PairLoss = Callable[[jax.Array, "Pair", "Pair", object], tuple["Pair", tuple[Terms, "Pair"]]]
-"""`loss(key, params, extra, batch) -> (losses, (terms, extra))`, each of both networks but the terms."""
+"""`loss(key, params, extra, batch) -> (losses, (terms, extra))`, of both networks but the terms; float32."""
 
 
 class TrainState(NamedTuple):
@@ -135,7 +135,7 @@ def step_pair(
     """One update of a generator and a discriminator at once: both gradients are at the parameters before it.
 
     Each network's gradient is of its own loss alone. What both have in common, the generator's pictures and what the
-    discriminator says of them, is written twice and computed once: a compiler sees that it is the same.
+    discriminator says of them, is computed once; of the two ways back a compiler leaves out what nobody asks for.
 
     Args:
         key: Folded with the step's number before the loss gets it.
@@ -152,15 +152,9 @@ def step_pair(
     key = jax.random.fold_in(key, states.generator.step)
     params, extra = Pair(*(state.params for state in states)), Pair(*(state.extra for state in states))
 
-    def of_generator(own):
-        losses, rest = loss(key, Pair(own, params.discriminator), extra, batch)
-        return losses.generator, rest
-
-    def of_discriminator(own):
-        return loss(key, Pair(params.generator, own), extra, batch)[0].discriminator
-
-    gradient, (terms, extra) = jax.grad(of_generator, has_aux=True)(params.generator)
-    gradients = Pair(gradient, jax.grad(of_discriminator)(params.discriminator))
+    _, back, (terms, extra) = jax.vjp(lambda params: loss(key, params, extra, batch), params, has_aux=True)
+    one, zero = jnp.float32(1), jnp.float32(0)
+    gradients = Pair(back(Pair(one, zero))[0].generator, back(Pair(zero, one))[0].discriminator)
     if axis_name is not None:
         gradients, terms = jax.lax.pmean((gradients, terms), axis_name)
     updated = map(_updated, states, gradients, extra, rates, configs)
@@ -177,7 +171,7 @@ def _updated(state, gradient, extra, rates, config):
 
 
 def leaves(state: object) -> list[np.ndarray]:
-    """A state, or a pair of them, on the host, in `jax.tree.leaves`' order; copies, since the next step may overwrite the state."""
+    """A state, or a pair of them, on the host, in `jax.tree.leaves`' order; copies: the next step may overwrite it."""
     return [np.array(leaf) for leaf in jax.tree.leaves(state)]
 
 

@@ -93,6 +93,7 @@ def test_a_network_tells_itself(x64, tiny, pictures):
         np.testing.assert_allclose((explained, cosine), 1, rtol=0, atol=1e-3)
 
 
+@pytest.mark.slow
 def test_an_unrelated_network_tells_clearly_less(x64, tiny, pictures, rng):
     teacher = _features(tiny, pictures[0])
     noise = {name: jnp.asarray(np.maximum(rng.standard_normal(maps.shape), 0)) for name, maps in teacher.items()}

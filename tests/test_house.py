@@ -63,6 +63,7 @@ SHARED_BY_COMMANDS |= {"dreaming", "estimate", "film", "filming", "flags", "gall
 SHARED_BY_COMMANDS |= {"inverting", "lines", "looks", "maximizing", "page", "painting", "plan", "progress"}
 SHARED_BY_COMMANDS |= {"applying", "brush", "ffmpeg", "filmed", "sharing", "tree"}
 SHARED_BY_COMMANDS |= {"fast_results", "fast_training", "training_checkpoints"}
+SHARED_BY_COMMANDS |= {"gan_results", "gan_training", "gan_work", "generating", "sampling"}
 SHARED_BY_COMMANDS |= {"applying", "brush", "ffmpeg", "filmed", "sharing"}
 SHARED_BY_COMMANDS |= {"report", "run", "showing", "sweep", "texturing", "training"}
 

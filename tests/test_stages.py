@@ -127,6 +127,7 @@ def test_lanes_are_the_single_runs():
         np.testing.assert_allclose(terms["total"][lane], alone["total"], rtol=1e-5)
 
 
+@pytest.mark.slow
 def test_lanes_may_have_their_own_keys_and_rates():
     keys, rates = jax.random.split(KEY, 2), jnp.asarray([0.25, 0.125], jnp.float32)
     _, _, found = _states(_make(Near(0.2), key=keys, lanes=2, rates=Rates(rates)), 3)

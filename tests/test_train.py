@@ -93,6 +93,8 @@ def test_the_batch_reaches_the_loss_and_terms_are_those_before_the_update(x64):
         ("cosine", 20, {0: 0.05, 9: 0.5, 19: 1, 20: 1, 60: 0.5, 100: 0}),
         ("cosine", 100, {0: 0.01, 99: 1}),  # as long as the training: nothing is left to fall
         ("cosine", 300, {0: 1 / 300, 99: 1 / 3}),
+        ("linear", 0, {0: 1, 50: 1, 75: 0.5, 99: 0.02, 100: 0, 130: 0}),
+        ("linear", 20, {0: 0.05, 20: 1, 50: 1, 60: 0.8, 100: 0}),
     ],
 )
 def test_the_learning_rate_at_key_points(schedule, warmup, expected):
@@ -201,3 +203,71 @@ def test_no_two_leaves_share_a_buffer_and_the_callers_arrays_live_on():
     _assert_same_bytes(restored, new)
     donating_step(KEY, restored, quadratic, jnp.float32(0), rates, config)
     assert [leaf.tobytes() for leaf in train.leaves(new)] == [leaf.tobytes() for leaf in before]
+
+
+@pytest.mark.parametrize(("hold", "expected"), [(0.0, {0: 1, 50: 0.5}), (0.9, {90: 1, 95: 0.5}), (1.0, {99: 1})])
+def test_the_line_begins_where_it_is_told(hold, expected):
+    config = TrainConfig(steps=100, schedule="linear", hold=hold)
+    for done, rate in expected.items():
+        np.testing.assert_allclose(train.learning_rate(jnp.int32(done), Rates(0.2), config), 0.2 * rate, rtol=1e-5)
+
+
+def _two(key, params, extra, batch):
+    """A game whose losses and gradients are known; each network's loss has a part that is only the other's business."""
+    g, d = params.generator["w"], params.discriminator["w"]
+    losses = train.Pair(jnp.sum(g * d) + jnp.sum(d**2) + batch, jnp.sum(d**2) - jnp.sum(g * d) + 100 * jnp.sum(g))
+    terms = {"generator": losses.generator, "key": jax.random.key_data(key)[0].astype(float)}
+    return losses, (terms, train.Pair(extra.generator + 1, extra.discriminator + 2))
+
+
+def _pair(learning_rate=0.1, beta1=None, **options):
+    configs = train.Pair(TrainConfig(steps=9, average_decay=0.5, **options), TrainConfig(steps=9, average_decay=0.0))
+    beta1 = None if beta1 is None else jnp.float32(beta1)
+    rates = train.Pair(
+        Rates(jnp.float32(learning_rate), beta1=beta1), Rates(jnp.float32(learning_rate / 2), beta1=beta1)
+    )
+    starts = {"w": jnp.array([1.0, -2.0])}, {"w": jnp.array([0.5, 3.0])}
+    return train.Pair(*map(train.init, starts, (jnp.int32(0), jnp.int32(0)), rates, configs)), rates, configs
+
+
+step_pair = jax.jit(train.step_pair, static_argnames=("loss", "configs"), donate_argnames="states")
+
+
+@pytest.mark.slow
+def test_a_pair_learns_at_once_each_from_its_own_loss():
+    """At the parameters before the update, by Adam with the asked beta1, at rates of their own."""
+    states, rates, configs = _pair(beta1=0.3)
+    found = {"generator": [np.array([1.0, -2.0]), 0, 0], "discriminator": [np.array([0.5, 3.0]), 0, 0]}
+    for done in range(3):
+        states, terms = step_pair(KEY, states, _two, jnp.float32(7), rates, configs)
+        g, d = found["generator"][0], found["discriminator"][0]
+        assert float(terms["generator"]) == pytest.approx(np.sum(g * d) + np.sum(d**2) + 7, rel=1e-5)
+        slopes = {"generator": d, "discriminator": 2 * d - g}
+        for side, rate in (("generator", 0.1), ("discriminator", 0.05)):
+            x, m, v = found[side]
+            m, v = 0.3 * m + 0.7 * slopes[side], 0.999 * v + 0.001 * slopes[side] ** 2
+            x = x - rate * (m / (1 - 0.3 ** (done + 1))) / (np.sqrt(v / (1 - 0.999 ** (done + 1))) + 1e-8)
+            found[side] = [x, m, v]
+            np.testing.assert_allclose(getattr(states, side).params["w"], x, rtol=1e-4)
+    assert [int(state.extra) for state in states] == [3, 6]
+    assert [int(state.step) for state in states] == [3, 3]
+    np.testing.assert_array_equal(states.discriminator.average["w"], states.discriminator.params["w"])
+    assert not np.allclose(states.generator.average["w"], states.generator.params["w"], rtol=1e-3)
+
+
+@pytest.mark.slow
+def test_a_pair_that_was_put_away_goes_on_to_the_same_bytes():
+    states, rates, configs = _pair(beta1=0.5)
+    for _ in range(2):
+        states, _ = step_pair(KEY, states, _two, jnp.float32(0), rates, configs)
+    taken = train.leaves(states)
+    whole, _ = step_pair(KEY, states, _two, jnp.float32(0), rates, configs)
+    rest, _ = step_pair(KEY, train.restore(_pair(beta1=0.5)[0], taken), _two, jnp.float32(0), rates, configs)
+    _assert_same_bytes(rest, whole)
+
+
+def test_beta1_is_the_optimizers_own_where_none_is_asked_for():
+    state = _start(jnp.float32)
+    asked = (state[0], state[1]._replace(beta1=jnp.float32(0.9)), state[2])
+    one, other = (_walk(start, 3)[-1].params["kernel"] for start in (state, asked))
+    np.testing.assert_allclose(one, other, rtol=1e-6)

@@ -24,7 +24,7 @@ from jnst.version import __version__
 
 __all__ = ["Checkpoint", "alone", "check_same_flags", "path_of", "read", "read_facts", "write"]
 
-MAY_DIFFER = {"output", "print_every", "save_every", "checkpoint_every"}
+MAY_DIFFER = {"output", "print_every", "save_every", "sample_every", "checkpoint_every"}
 """Flags that change no pixel."""
 
 

@@ -129,7 +129,7 @@ MARK = "# A run of jnst: --flagfile=THIS makes its picture again. A rerun replac
 """The first line of a flagfile that jnst wrote; others are never replaced."""
 
 PATHS = {"image", "guide", "content", "style", "weights", "init", "output", "photos", "teacher", "deep_teacher"}
-PATHS |= {"pictures", "calibrate", "start"}
+PATHS |= {"pictures", "calibrate", "start", "data"}
 _LISTS = {"style", "photos", "pictures"}
 _WEIGHTS = {"weights", "teacher", "deep_teacher"}
 
@@ -154,7 +154,7 @@ def _is_word(name, part):
     words = {"init": INITS, "image": ("noise",)}.get(name, ())
     if not part or part in words or (name in _WEIGHTS and is_word(part)):
         return True
-    if name in ("output", "photos", "calibrate") or bundled.is_file(part):
+    if name in ("output", "photos", "calibrate", "data") or bundled.is_file(part):
         return False
     if name == "pictures" and os.path.isdir(part):
         return False

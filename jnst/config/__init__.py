@@ -4,8 +4,10 @@ A frozen dataclass is static under `jit`; numbers that a search varies are trace
 """
 
 from jnst.config.choices import (
+    ADVERSARIAL_LOSSES,
     BLOCKS,
     CONVOLUTIONS,
+    DISCRIMINATORS,
     HAVE_BETA2,
     HEADS,
     INITS,
@@ -24,6 +26,7 @@ from jnst.config.choices import (
     TOTAL_VARIATIONS,
     UPSAMPLES,
 )
+from jnst.config.dcgan import DCGAN_AXES, DCGAN_SIZES, DcganConfig, DcganSampleConfig, check_dcgan, dcgan_runs
 from jnst.config.distill import DistillConfig
 from jnst.config.dream import DREAM_AXES, DREAMS, FILMS, DreamConfig, check_dream
 from jnst.config.explore import LOOKS, ExploreConfig, check_explore, parse_threshold
@@ -35,13 +38,22 @@ from jnst.config.maximize import MAXIMIZE, ROBUST, MaximizeConfig, check_maximiz
 from jnst.config.options import check, option_line
 from jnst.config.picture import PictureConfig
 from jnst.config.scales import Scale, check_scales, is_explicit, plan_scales
-from jnst.config.specs import ObjectiveSpec, OptimizerConfig, StyleNetSpec, TrainConfig
+from jnst.config.specs import DcganSpec, ObjectiveSpec, OptimizerConfig, StyleNetSpec, TrainConfig
 from jnst.config.stylize import StylizeConfig, check_config, chosen_layers, parse_rate
 from jnst.config.texture import HISTOGRAMS, METHODS, TEXTURE_AXES, TextureConfig, check_texture
 from jnst.config.values import join_list, parse_channels, parse_layers, parse_mix, split_list
 from jnst.config.weights import WeightsConfig
 
 __all__ = [
+    "ADVERSARIAL_LOSSES",
+    "DCGAN_AXES",
+    "DCGAN_SIZES",
+    "DISCRIMINATORS",
+    "DcganConfig",
+    "DcganSampleConfig",
+    "DcganSpec",
+    "check_dcgan",
+    "dcgan_runs",
     "FAST_AXES",
     "HEADS",
     "NORMS",

@@ -6,6 +6,7 @@ In memory a picture is float32 sRGB in [0, 1], `[H, W, 3]`, with its alpha chann
 """
 
 from jnst.images.crops import Ahead, Crops, find
+from jnst.images.datasets import Batches, Dataset, read_dataset
 from jnst.images.histogram import match_histogram
 from jnst.images.picture import Picture, contact_sheet, fit, resize
 from jnst.images.reading import MOST_PIXELS, is_named_like_a_picture, load, text_of
@@ -14,7 +15,9 @@ from jnst.images.writing import FORMATS, check_encodable, encode, format_of, sav
 
 __all__ = [
     "Ahead",
+    "Batches",
     "Crops",
+    "Dataset",
     "FORMATS",
     "MOST_PIXELS",
     "Picture",
@@ -28,6 +31,7 @@ __all__ = [
     "labelled_sheet",
     "load",
     "match_histogram",
+    "read_dataset",
     "resize",
     "save",
     "text_of",

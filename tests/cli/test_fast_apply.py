@@ -37,6 +37,7 @@ def assert_painted(name, source, *more, within=0.51 / 255, **options):
 # ---- One picture
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "size",
     [(16, 16), (31, 17), pytest.param((1, 1), marks=pytest.mark.slow), pytest.param((2, 5), marks=pytest.mark.slow)],

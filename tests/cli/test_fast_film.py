@@ -330,6 +330,7 @@ def test_a_network_that_overflows_is_one_line(call, net_file, capsys, here):
     assert listed(here) == ["in.mkv", "wild.safetensors"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("missing", ["ffmpeg", "ffprobe"])
 def test_without_ffmpeg_one_line_says_so(call, capsys, monkeypatch, tmp_path, missing):
     folder = tmp_path / "programs"

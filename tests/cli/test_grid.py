@@ -244,6 +244,7 @@ def test_a_line_search_runs_one_at_a_time(here, capsys):
     assert "1 program, 1 run at once" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_sixteen_bits_and_pictures_on_the_way(here):
     assert call(*BASE, "--axis=seed=0,1", "--bit_depth=16", "--save_every=2") == 0
     assert Path("out/1_seed=0.png").read_bytes()[24] == 16

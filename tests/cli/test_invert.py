@@ -102,6 +102,7 @@ def stop_at(patch, step):
     patch.setattr("jnst.cli.progress.Progress.show", stop)
 
 
+@pytest.mark.slow
 def test_a_stopped_run_shows_what_is_done_and_goes_on_to_the_same_bytes(here, tiny_file, monkeypatch, capsys):
     run = [*RUN, f"--weights={tiny_file}", "--checkpoint_every=1"]
     assert call(*run, "--output=whole.png") == 0

@@ -173,6 +173,7 @@ def test_random_filters_see_the_same_in_steps_and_residuals(here, capsys):
     np.testing.assert_allclose(record["gram_residuals"]["relu1_1"] ** 2 * 100, best["style"], rtol=1e-3)
 
 
+@pytest.mark.slow
 def test_a_stopped_run_goes_on_to_the_same_bytes(here, weights, monkeypatch, capsys):
     run = [*GRAM, weights, "--checkpoint_every=1"]
     assert call(*run, "--output=whole.png") == 0

@@ -175,6 +175,7 @@ def test_each_layer_s_picture_is_kept_and_the_trace_names_every_step(whole):
         assert result.trace[last]["features"] < 0.5 * result.trace[first]["features"]
 
 
+@pytest.mark.slow
 def test_it_begins_at_gray_with_noise(prepare):
     canvas = np.asarray(prepare(key=jax.random.key(4)).begin().canvas)
     assert 0 <= canvas.min() < canvas.max() <= 1
@@ -223,6 +224,7 @@ def test_starts_are_lanes_of_one_program_and_the_first_is_the_single_run(prepare
     assert np.abs(two.image[1] - alone.image).max() > 0.1
 
 
+@pytest.mark.slow
 def test_with_jitter_it_is_found_too(prepare):
     result = loop.run(prepare(**JITTERED, steps=30))
     assert result.trace[-1]["features"] < 0.1 * result.trace[0]["features"]
@@ -265,6 +267,7 @@ def test_it_goes_on_from_every_step_to_the_same_bytes(prepare, whole):
         assert again.trace == result.trace, step
 
 
+@pytest.mark.slow
 def test_starts_with_jitter_go_on_to_the_same_bytes(prepare):
     result, found = _run(prepare(**JITTERED, restarts=2))
     for step in (0, 1, 3):

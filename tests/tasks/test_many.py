@@ -281,6 +281,7 @@ def test_what_was_kept_goes_on_to_the_same_picture_even_from_different_steps(par
         assert again.seconds[place] > kept[place].seconds
 
 
+@pytest.mark.slow
 def test_records_are_those_of_a_run_alone(params, run):
     seen = []
     one = run(**ADAM)

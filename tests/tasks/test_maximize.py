@@ -216,6 +216,7 @@ def test_channels_that_are_not_named_are_the_first(tiny):
         task.channels_of(params, MaximizeConfig(layers="relu1_2:0,4"))
 
 
+@pytest.mark.slow
 def test_too_little_memory_is_said(prepare):
     with pytest.raises(InputError, match=r"--size: 16x16 pixels 3 times need .* a smaller --size, or fewer channels$"):
         prepare(given={"room": 10})

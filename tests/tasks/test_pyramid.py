@@ -74,6 +74,7 @@ def test_each_scale_begins_with_the_step_that_the_one_before_ended_with(prepare)
     assert all(image.shape == (24, 32, 3) for *_, image, _ in records)  # whoever looks sees the size asked for
 
 
+@pytest.mark.slow
 def test_a_scale_starts_from_the_enlarged_picture_of_the_one_before(prepare):
     _, records = _records(prepare())
     (*_, before), (*_, after) = records[5], records[6]

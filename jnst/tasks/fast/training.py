@@ -288,7 +288,7 @@ def _each(key, states, backbone, batch, choices, *, spec, axis_name):
 
 
 def _vmaps(together):
-    # Grouped convolutions: on a CPU 2.6 times the time of separate trainings (benchmarks/results). Elsewhere unmeasured.
+    # Grouped convolutions: on a CPU 2.6 times the time of separate trainings (benchmarks/results); else unmeasured.
     return together == "vmap"
 
 
