@@ -23,7 +23,7 @@ import time
 import tomllib
 from pathlib import Path
 
-SIZE = "about 150 MB, a minute or two"
+SIZE = "about 180 MB, a minute or two"
 BENCH_SIZE = "350 MB or more, several minutes"
 EXTRAS = ("test", "bench")  # kinds that need the extra of their name
 IMPORT_NAMES = {"absl-py": "absl", "pillow": "PIL", "pytest-xdist": "xdist"}

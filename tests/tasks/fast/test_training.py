@@ -22,7 +22,8 @@ pytestmark = pytest.mark.slow
 
 KEY = jax.random.key(0)
 LOSS = ObjectiveSpec(content_layers=("relu2_1",), style_layers=("relu1_1", "relu2_1"), pooling="avg")
-NET = StyleNetSpec(widths=(3, 4), blocks=1, kernel=3)
+# A tiny network with another head stays in its first gray for long.
+NET = StyleNetSpec(widths=(3, 4), blocks=1, kernel=3, head="residual")
 SPEC = training.Spec(net=NET, objective=LOSS, training=TrainConfig(steps=6, average_decay=0.5))
 
 
@@ -47,8 +48,9 @@ def source():
     return lambda index: np.stack([photos[(2 * index + place) % 6] for place in range(2)])
 
 
-def _choice(backbone, *seeds, style_weight=1.0, rate=0.01, apart=False):
-    pictures = [reference.smooth_picture(12, 20, seed) for seed in seeds]
+def _choice(backbone, *seeds, style_weight=1.0, rate=0.01, apart=False, darker=1.0):
+    """`darker`: what all but the first style are multiplied by."""
+    pictures = [reference.smooth_picture(12, 20, seed) * (darker if place else 1) for place, seed in enumerate(seeds)]
     weights = Weights(*map(jnp.float32, (1.0, style_weight, 0.1)), jnp.ones(1), jnp.full(2, 0.5))
     mix = None if apart else [1 / len(seeds)] * len(seeds)
     return training.style_choice(backbone, pictures, mix, weights, Rates(jnp.float32(rate)), LOSS)
@@ -70,10 +72,10 @@ def _assert_close(one, other, tolerance):
 
 @pytest.mark.parametrize("norm", ["instance", "batch"])
 def test_the_loss_falls(backbone, source, norm):
+    """On photos that are always the same, so that nothing else moves it."""
     spec = _spec(net={"norm": norm}, steps=30)
-    rows = _run(backbone, [_choice(backbone, 7, style_weight=10.0, rate=0.02)], source, spec).trace
-    mean = lambda rows: np.mean([row["total"] for row in rows])  # noqa: E731
-    assert mean(rows[-3:]) < 0.8 * mean(rows[:3])  # every photo once, each time
+    rows = _run(backbone, [_choice(backbone, 7, style_weight=10.0, rate=0.02)], lambda index: source(0), spec).trace
+    assert rows[-1]["total"] < 0.5 * rows[0]["total"]
 
 
 def test_terms_are_the_objectives_of_what_the_network_paints(backbone, source):
@@ -147,16 +149,18 @@ def test_another_trainings_snapshot_is_refused(backbone, source):
 
 
 def test_one_network_learns_several_styles_apart(backbone, source):
-    spec = _spec(net={"styles": 2}, steps=60)
-    choice = _choice(backbone, 7, 9, style_weight=30.0, rate=0.03, apart=True)
-    found = _run(backbone, [choice], source, spec).variables[0]
+    spec = _spec(net={"styles": 2}, steps=60, schedule="cosine")
+    choice = _choice(backbone, 7, 9, style_weight=30.0, rate=0.03, apart=True, darker=0.3)
+    # Each photo comes in both places of a batch, so that it is painted in both styles.
+    photos = [source(index)[place] for index in range(3) for place in range(2)]
+    mixed = lambda index: np.stack([photos[(index + place) % 6] for place in range(2)])  # noqa: E731
+    found = _run(backbone, [choice], mixed, spec).variables[0]
     scales = found["params"]["downs_0"]["scale"]
     assert scales.shape == (2, 3)
     assert not np.allclose(scales[0], scales[1])
-    photos = source(0)
 
     def style_term(mix, target):
-        painted = painting.paint(found, photos, np.array(mix, np.float32), spec.net)
+        painted = painting.paint(found, np.stack(photos), np.array(mix, np.float32), spec.net)
         style = jax.tree.map(lambda leaf: leaf[target], choice.styles)
         terms = [
             objective.style_objective(
