@@ -26,7 +26,7 @@ from pathlib import Path
 SIZE = "about 180 MB, a minute or two"
 BENCH_SIZE = "350 MB or more, several minutes"
 EXTRAS = ("test", "bench")  # kinds that need the extra of their name
-IMPORT_NAMES = {"absl-py": "absl", "pillow": "PIL", "pytest-xdist": "xdist"}
+IMPORT_NAMES = {"absl-py": "absl", "orbax-checkpoint": "orbax.checkpoint", "pillow": "PIL", "pytest-xdist": "xdist"}
 TAMPERED = re.compile(r"hash mismatch|do not match the hashes|hashes are required", re.IGNORECASE)
 UNREACHED = re.compile(
     r"connection|error sending request|network|dns |name resolution|timed out|proxy|failed to fetch"
