@@ -97,6 +97,7 @@ def _training(spec):
     import jax
     import jax.numpy as jnp
 
+    from jnst import train
     from jnst.tasks import dcgan
     from jnst.types import Rates
 
@@ -104,7 +105,7 @@ def _training(spec):
     spec = dcgan.Spec(net=spec, **dict(zip(("generator", "discriminator"), config.training(10**6), strict=True)))
     rates = Rates(jnp.float32(config.learning_rate), beta1=jnp.float32(config.beta1))
     key = jax.random.key(0)
-    mesh = dcgan.spread_over(jax.devices()[:1], 1, 1)
+    mesh = train.spread_over(jax.devices()[:1], 1, 1)
     return key, dcgan.prepare(key, [dcgan.Choice(jnp.uint32(0), rates, rates)], spec, mesh=mesh)
 
 

@@ -17,7 +17,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jnst import api, images, network, objective, weights
+from jnst import api, images, network, objective, train, weights
 from jnst.config import FastConfig, parse_layers
 from jnst.tasks.fast import painting, training
 from jnst.types import Rates, Weights
@@ -74,7 +74,7 @@ class Bench:
     def train(self, choices, spec, callback):
         """A training; returns its result."""
         key = jax.random.key(0)
-        mesh = training.spread_over(jax.devices()[:1], len(choices), self.config.batch)
+        mesh = train.spread_over(jax.devices()[:1], len(choices), self.config.batch)
         prepared = training.prepare(key, self.loss, choices, spec, mesh=mesh)
         with images.Ahead(self.crops(), stop=self.config.steps) as source:
             return training.run(key, prepared, source, print_every=10, callback=callback)

@@ -12,11 +12,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+from jax.sharding import Mesh
 
 from jnst.config import OPTIMIZERS, TrainConfig
 from jnst.types import Rates, Terms
 
 __all__ = [
+    "BATCH",
+    "NETS",
     "Loss",
     "Pair",
     "PairLoss",
@@ -26,6 +29,7 @@ __all__ = [
     "leaves",
     "make_optimizer",
     "restore",
+    "spread_over",
     "step",
     "step_pair",
 ]
@@ -35,6 +39,23 @@ Loss = Callable[[jax.Array, object, object, object], tuple[jax.Array, tuple[Term
 
 PairLoss = Callable[[jax.Array, "Pair", "Pair", object], tuple["Pair", tuple[Terms, "Pair"]]]
 """`loss(key, params, extra, batch) -> (losses, (terms, extra))`, of both networks but the terms; float32."""
+
+
+NETS, BATCH = "nets", "batch"
+"""Axes of the mesh that several networks, or a batch, are spread over."""
+
+
+def spread_over(devices: Sequence[jax.Device], nets: int, batch: int) -> Mesh:
+    """The devices that share the work: of networks where their number is a multiple of the devices', else of batches.
+
+    >>> spread_over(jax.devices()[:1], 3, 4).shape["nets"]
+    1
+    """
+    count = len(devices)
+    if nets % count == 0:
+        return Mesh(np.array(devices).reshape(count, 1), (NETS, BATCH))
+    used = max(number for number in range(1, count + 1) if batch % number == 0)
+    return Mesh(np.array(devices[:used]).reshape(1, used), (NETS, BATCH))
 
 
 class TrainState(NamedTuple):

@@ -271,3 +271,11 @@ def test_beta1_is_the_optimizers_own_where_none_is_asked_for():
     asked = (state[0], state[1]._replace(beta1=jnp.float32(0.9)), state[2])
     one, other = (_walk(start, 3)[-1].params["kernel"] for start in (state, asked))
     np.testing.assert_allclose(one, other, rtol=1e-6)
+
+
+def test_devices_are_spread_over_networks_first():
+    devices = list(range(4))
+    shape = lambda nets, batch: dict(train.spread_over(devices, nets, batch).shape)  # noqa: E731
+    assert shape(8, 3) == {"nets": 4, "batch": 1}
+    assert shape(1, 6) == {"nets": 1, "batch": 3}
+    assert shape(3, 5) == {"nets": 1, "batch": 1}

@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jnst import api, bundled, files, images, network, objective, weights
+from jnst import api, bundled, files, images, network, objective, train, weights
 from jnst.cli import checkpoint, download, fast_results, flags, plan, report
 from jnst.cli.command import BAD_INPUT, DONE, INTERRUPTED
 from jnst.cli.interrupt import Interrupt
@@ -86,7 +86,7 @@ class _Learning:
         config = self.config
         fast_results.check_places(config, self.nets)
         self.devices = api.devices_of(config.device)
-        self.mesh = training.spread_over(self.devices, len(self.nets), config.batch)
+        self.mesh = train.spread_over(self.devices, len(self.nets), config.batch)
         say(f"device: {self.devices[0].platform} ({self.devices[0].device_kind}) x {self.mesh.size}")
         self._read()
         found = self._checkpoint(resume)

@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jnst import distances, images, network, weights
+from jnst import distances, images, network, train, weights
 from jnst.cli import download, plan
 from jnst.cli.gan_work import Work, finite
 from jnst.cli.lines import say
@@ -75,7 +75,7 @@ class Generating(Work):
         self.batches = images.Batches(own["train"], 0, config.batch)
         self.an_epoch = self.batches.an_epoch
         self.steps = config.updates(self.an_epoch)
-        self.mesh = dcgan.spread_over(devices, len(self.runs), min(config.batch, own["train"]))
+        self.mesh = train.spread_over(devices, len(self.runs), min(config.batch, own["train"]))
         generator, discriminator = config.training(self.steps)
         self.spec = dcgan.Spec(
             net=config.net,

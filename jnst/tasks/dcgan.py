@@ -22,6 +22,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jnst import adversarial, distances, train
 from jnst.config import DcganSpec, TrainConfig
 from jnst.nets import dcgan
+from jnst.train import BATCH, NETS
 from jnst.types import Params, Rates, Snapshot
 
 __all__ = [
@@ -36,7 +37,6 @@ __all__ = [
     "prepare",
     "run",
     "sample",
-    "spread_over",
     "trouble",
     "walk",
 ]
@@ -44,7 +44,6 @@ __all__ = [
 TERMS = ("generator", "discriminator", "real", "fake")
 """Two losses, and two accuracies: the shares of real and of made pictures that the discriminator is right about."""
 
-_NETS, _BATCH = "nets", "batch"  # axes of the mesh
 _EVERYWHERE = PartitionSpec()
 _START = 2**32 - 1  # what a network's key is folded with for its first parameters; with smaller numbers, for steps
 _MEASURED = 512  # pictures that a generator's moments are measured on
@@ -121,19 +120,6 @@ class Result(NamedTuple):
     """Updates made."""
 
 
-def spread_over(devices: Sequence[jax.Device], nets: int, batch: int) -> Mesh:
-    """The devices that share the work: of networks where their number is a multiple of the devices', else of batches.
-
-    >>> spread_over(jax.devices()[:1], 3, 4).shape["nets"]
-    1
-    """
-    count = len(devices)
-    if nets % count == 0:
-        return Mesh(np.array(devices).reshape(count, 1), (_NETS, _BATCH))
-    used = max(number for number in range(1, count + 1) if batch % number == 0)
-    return Mesh(np.array(devices[:used]).reshape(1, used), (_NETS, _BATCH))
-
-
 def prepare(
     key: jax.Array, choices: Sequence[Choice], spec: Spec, *, mesh: Mesh, snapshot: Snapshot | None = None
 ) -> Prepared:
@@ -143,7 +129,7 @@ def prepare(
         key: Of all networks; each folds its seed into it.
         choices: One for each network.
         spec: Static.
-        mesh: From `spread_over`.
+        mesh: From `train.spread_over`.
         snapshot: Where to go on.
 
     Raises:
@@ -153,7 +139,7 @@ def prepare(
     state, trace = _begin(key, stacked, spec), []
     if snapshot is not None:
         state, trace = train.restore(state, snapshot.leaves), list(snapshot.trace)
-    place = lambda tree: jax.device_put(tree, NamedSharding(mesh, PartitionSpec(_NETS)))  # noqa: E731
+    place = lambda tree: jax.device_put(tree, NamedSharding(mesh, PartitionSpec(NETS)))  # noqa: E731
     return Prepared(place(state), place(stacked), spec, mesh, trace)
 
 
@@ -198,8 +184,8 @@ def run(
     has_row = lambda step: step % an_epoch == 0 or (print_every > 0 and step % print_every == 0)  # noqa: E731
     while done < steps and not stopped:
         pictures = source(done)
-        spread = len(pictures) % prepared.mesh.shape[_BATCH] == 0
-        batch = jax.device_put(pictures, NamedSharding(prepared.mesh, PartitionSpec(_BATCH) if spread else _EVERYWHERE))
+        spread = len(pictures) % prepared.mesh.shape[BATCH] == 0
+        batch = jax.device_put(pictures, NamedSharding(prepared.mesh, PartitionSpec(BATCH) if spread else _EVERYWHERE))
         arguments = (key, state, batch, prepared.choices, np.bool_(has_row(done)))
         if pictures.shape not in programs:
             lowered = _advance.lower(*arguments, spec=spec, mesh=prepared.mesh, spread=spread)
@@ -251,12 +237,12 @@ def _measured(variables, z, spec):
 
 @functools.partial(jax.jit, static_argnames=("spec", "mesh", "spread"), donate_argnames=("state",))
 def _advance(key, state, batch, choices, fresh, *, spec, mesh, spread):
-    cut = spread and mesh.shape[_BATCH] > 1
-    each = functools.partial(_each, spec=spec, axis_name=_BATCH if cut else None)
+    cut = spread and mesh.shape[BATCH] > 1
+    each = functools.partial(_each, spec=spec, axis_name=BATCH if cut else None)
     if mesh.size == 1:
         return each(key, state, batch, choices, fresh)
-    nets = PartitionSpec(_NETS)
-    specs = (_EVERYWHERE, nets, PartitionSpec(_BATCH) if cut else _EVERYWHERE, nets, _EVERYWHERE)
+    nets = PartitionSpec(NETS)
+    specs = (_EVERYWHERE, nets, PartitionSpec(BATCH) if cut else _EVERYWHERE, nets, _EVERYWHERE)
     return jax.shard_map(each, mesh=mesh, in_specs=specs, out_specs=(nets, nets), check_vma=False)(
         key, state, batch, choices, fresh
     )

@@ -41,7 +41,7 @@ def _choice(seed=0, rate=2e-4, other=None):
 
 def _begin(choices=None, spec=None, devices=None, batch=4, **more):
     choices = choices or [_choice()]
-    mesh = dcgan.spread_over(devices or jax.devices()[:1], len(choices), batch)
+    mesh = train.spread_over(devices or jax.devices()[:1], len(choices), batch)
     return dcgan.prepare(KEY, choices, spec or _spec(), mesh=mesh, **more)
 
 
@@ -265,14 +265,6 @@ def test_features_are_of_each_picture_alone(tiny):
     np.testing.assert_allclose(
         dcgan.features(params, pictures[1:2] / np.float32(255), "relu2_1"), found[1:2], rtol=1e-5
     )
-
-
-def test_devices_are_spread_over_networks_first():
-    devices = list(range(4))
-    shape = lambda nets, batch: dict(dcgan.spread_over(devices, nets, batch).shape)  # noqa: E731
-    assert shape(8, 3) == {"nets": 4, "batch": 1}
-    assert shape(1, 6) == {"nets": 1, "batch": 3}
-    assert shape(3, 5) == {"nets": 1, "batch": 1}
 
 
 _SPREAD = """

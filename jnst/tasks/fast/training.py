@@ -22,6 +22,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jnst import compiler, network, objective, train
 from jnst.config import ObjectiveSpec, StyleNetSpec, TrainConfig
 from jnst.nets import stylenet
+from jnst.train import BATCH, NETS
 from jnst.types import Image, Params, Rates, Snapshot, StyleTarget, Targets, Weights
 
 __all__ = [
@@ -34,14 +35,12 @@ __all__ = [
     "evaluate",
     "prepare",
     "run",
-    "spread_over",
     "style_choice",
 ]
 
 TERMS = ("total", "content", "style", "tv")
 """Of the loss, means over the batch."""
 
-_NETS, _BATCH = "nets", "batch"  # axes of the mesh
 _EVERYWHERE = PartitionSpec()
 
 
@@ -103,19 +102,6 @@ class Result(NamedTuple):
     """Updates made."""
 
 
-def spread_over(devices: Sequence[jax.Device], nets: int, batch: int) -> Mesh:
-    """The devices that share the work: of networks where their number is a multiple of the devices', else of batches.
-
-    >>> spread_over(jax.devices()[:1], 3, 4).shape["nets"]
-    1
-    """
-    count = len(devices)
-    if nets % count == 0:
-        return Mesh(np.array(devices).reshape(count, 1), (_NETS, _BATCH))
-    used = max(number for number in range(1, count + 1) if batch % number == 0)
-    return Mesh(np.array(devices[:used]).reshape(1, used), (_NETS, _BATCH))
-
-
 def style_choice(
     backbone: Params,
     styles: Sequence[Image],
@@ -162,7 +148,7 @@ def prepare(
         backbone: From `network.network`, with the layers of `spec.objective`.
         choices: One for each network.
         spec: Static.
-        mesh: From `spread_over`.
+        mesh: From `train.spread_over`.
         start: Variables of a network of this architecture to go on from, instead of random ones.
         snapshot: Where to go on.
 
@@ -176,7 +162,7 @@ def prepare(
     if snapshot is not None:
         state, trace = train.restore(state, snapshot.leaves), list(snapshot.trace)
     place = lambda tree, axes: jax.device_put(tree, NamedSharding(mesh, axes))  # noqa: E731
-    each = PartitionSpec(_NETS)
+    each = PartitionSpec(NETS)
     backbone = network.prepared(backbone)
     return Prepared(place(state, each), place(backbone, _EVERYWHERE), place(stacked, each), spec, mesh, trace)
 
@@ -205,7 +191,7 @@ def run(
     """
     state, spec, trace = prepared.state, prepared.spec, list(prepared.trace)
     steps, done, stopped = spec.training.steps, int(np.array(prepared.state.step).flat[0]), False
-    batches = NamedSharding(prepared.mesh, PartitionSpec(_BATCH))
+    batches = NamedSharding(prepared.mesh, PartitionSpec(BATCH))
     advance = None
     while done < steps and not stopped:
         batch = jax.device_put(source(done), batches)
@@ -263,12 +249,12 @@ def _variables(state):
 
 @functools.partial(jax.jit, static_argnames=("spec", "mesh"), donate_argnames=("state",))
 def _advance(key, state, backbone, batch, choices, *, spec, mesh):
-    spread = mesh.shape[_BATCH] > 1
-    each = functools.partial(_each, spec=spec, axis_name=_BATCH if spread else None)
+    spread = mesh.shape[BATCH] > 1
+    each = functools.partial(_each, spec=spec, axis_name=BATCH if spread else None)
     if mesh.size == 1:
         return each(key, state, backbone, batch, choices)
-    nets = PartitionSpec(_NETS)
-    specs = (_EVERYWHERE, nets, _EVERYWHERE, PartitionSpec(_BATCH), nets)
+    nets = PartitionSpec(NETS)
+    specs = (_EVERYWHERE, nets, _EVERYWHERE, PartitionSpec(BATCH), nets)
     return jax.shard_map(each, mesh=mesh, in_specs=specs, out_specs=(nets, nets), check_vma=False)(
         key, state, backbone, batch, choices
     )

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import reference
 
-from jnst import objective
+from jnst import objective, train
 from jnst.config import ObjectiveSpec, StyleNetSpec, TrainConfig
 from jnst.nets import stylenet
 from jnst.tasks.fast import painting, training
@@ -57,7 +57,7 @@ def _choice(backbone, *seeds, style_weight=1.0, rate=0.01, apart=False, darker=1
 
 
 def _begin(backbone, choices, spec=SPEC, devices=None, batch=2, **more):
-    mesh = training.spread_over(devices or jax.devices()[:1], len(choices), batch)
+    mesh = train.spread_over(devices or jax.devices()[:1], len(choices), batch)
     return training.prepare(KEY, backbone, choices, spec, mesh=mesh, **more)
 
 
@@ -205,7 +205,7 @@ for norm, styles, count in (("batch", 2, 1), ("instance", 1, 4)):
     spec = t._spec(net={"norm": norm, "styles": styles}, steps=2)
     runs = []
     for devices in (jax.devices()[:1], jax.devices()[:4]):
-        mesh = t.training.spread_over(devices, count, 4)
+        mesh = t.train.spread_over(devices, count, 4)
         assert mesh.size == len(devices), mesh
         prepared = t.training.prepare(t.KEY, backbone, choices, spec, mesh=mesh)
         runs.append(t.training.run(t.KEY, prepared, source, print_every=1))
@@ -228,11 +228,3 @@ def test_over_several_devices_it_is_the_same_training():
         check=False,
     )
     assert done.stdout.strip().endswith("same"), done.stderr[-2000:]
-
-
-def test_devices_are_spread_over_networks_first():
-    devices = list(range(4))
-    shape = lambda nets, batch: dict(training.spread_over(devices, nets, batch).shape)  # noqa: E731
-    assert shape(8, 3) == {"nets": 4, "batch": 1}
-    assert shape(1, 6) == {"nets": 1, "batch": 3}
-    assert shape(3, 5) == {"nets": 1, "batch": 1}
