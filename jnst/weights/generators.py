@@ -16,6 +16,7 @@ import safetensors.numpy
 from jnst.config import DCGAN_SIZES, DISCRIMINATORS, DcganSpec
 from jnst.errors import InputError
 from jnst.files import sha256_of, write_atomically
+from jnst.weights.arrays import flat, has_key, read
 
 __all__ = ["Generator", "is_generator", "load", "save", "shapes"]
 
@@ -73,7 +74,7 @@ def save(
         InputError: numbers that are not finite; `path` cannot be written.
         ValueError: the variables are not of this architecture.
     """
-    arrays = {name: np.ascontiguousarray(array, np.float32) for name, array in sorted(_flat(variables, ""))}
+    arrays = {name: np.ascontiguousarray(array, np.float32) for name, array in sorted(flat(variables))}
     if {name: array.shape for name, array in arrays.items()} != shapes(spec):
         raise ValueError("the variables are not of this architecture")
     for name, array in arrays.items():
@@ -96,7 +97,7 @@ def load(path: str | Path) -> Generator:
         with safetensors.safe_open(path, "np") as file:
             facts = _facts(path, file.metadata() or {})
             spec = _spec(path, facts.get("spec"))
-            variables = _variables(path, file, spec)
+            variables = read(path, file, shapes(spec))
         digest = sha256_of(path)
     except (safetensors.SafetensorError, AttributeError, KeyError, TypeError) as error:  # the latter: unknown types
         raise InputError(f"{path}: not a whole safetensors file ({error})") from error
@@ -114,11 +115,7 @@ def load(path: str | Path) -> Generator:
 
 def is_generator(path: str | Path) -> bool:
     """Whether a file says that it is a generator, so that another may take its place."""
-    try:
-        with safetensors.safe_open(path, "np") as file:
-            return _KEY in (file.metadata() or {})
-    except (OSError, safetensors.SafetensorError):
-        return False
+    return has_key(path, _KEY)
 
 
 def _facts(path, metadata):
@@ -146,39 +143,3 @@ def _spec(path, found):
     if type(found["dropout"]) not in (int, float) or not 0 <= found["dropout"] < 1:
         raise InputError(f"{path}: dropout {found['dropout']!r}: expected a number from 0 to 1")
     return DcganSpec(**found)
-
-
-def _variables(path, file, spec):
-    """The arrays, nested. Shapes are compared before anything is read."""
-    expected, there = shapes(spec), set(file.keys())
-    for name in sorted(expected.keys() ^ there):
-        problem = "is missing" if name in expected else "is no part of its architecture"
-        raise InputError(f"{path}: {name} {problem}")
-    slices = {name: file.get_slice(name) for name in expected}
-    for name, shape in expected.items():
-        found = tuple(slices[name].get_shape())
-        if found != shape:
-            raise InputError(f"{path}: {name} has shape {found}: expected {shape}")
-        if slices[name].get_dtype() != "F32":
-            raise InputError(f"{path}: {name} is of {slices[name].get_dtype()}: expected F32")
-    variables = {}
-    for name in expected:
-        array = np.array(file.get_tensor(name))
-        if not np.isfinite(array).all():
-            raise InputError(f"{path}: {name} holds numbers that are not finite")
-        if name.endswith("/variance") and (array < 0).any():
-            raise InputError(f"{path}: {name} holds numbers below 0: expected variances")
-        *outer, last = name.split("/")
-        place = variables
-        for part in outer:
-            place = place.setdefault(part, {})
-        place[last] = array
-    return variables
-
-
-def _flat(tree, prefix):
-    for name, value in tree.items():
-        if isinstance(value, Mapping):
-            yield from _flat(value, f"{prefix}{name}/")
-        else:
-            yield f"{prefix}{name}", value

@@ -18,6 +18,7 @@ from jnst import bundled
 from jnst.config import HEADS, NORMS, STYLENET_BORDERS, UPSAMPLES, StyleNetSpec
 from jnst.errors import InputError
 from jnst.files import sha256_of, write_atomically
+from jnst.weights.arrays import flat, has_key, read
 
 __all__ = ["FOLDER", "StyleNet", "is_stylenet", "load", "names", "rounded", "save", "shapes"]
 
@@ -113,7 +114,7 @@ def save(
     """
     if len(styles) != spec.styles:
         raise ValueError(f"{len(styles)} names for {spec.styles} styles")
-    given, expected = dict(_flat(variables, "")), shapes(spec)
+    given, expected = dict(flat(variables)), shapes(spec)
     if {name: np.shape(array) for name, array in given.items()} != expected:
         raise ValueError("the variables are not of this architecture")
     arrays = {}
@@ -152,7 +153,7 @@ def load(name: str) -> StyleNet:
             facts = _facts(path, text)
             spec = _spec(path, facts.get("spec"))
             styles = _styles(path, facts.get("styles"), spec)
-            variables = _variables(path, file, spec)
+            variables = read(path, file, shapes(spec), _DTYPES)
         digest = sha256_of(path)
     except (safetensors.SafetensorError, AttributeError, KeyError, TypeError) as error:  # the latter: unknown types
         raise InputError(f"{path}: not a whole safetensors file ({error})") from error
@@ -190,11 +191,7 @@ def _kept(name, axes, dtype):
 
 def is_stylenet(path: str | Path) -> bool:
     """Whether a file says that it is a stylenet, so that another may take its place."""
-    try:
-        with safetensors.safe_open(path, "np") as file:
-            return _KEY in (file.metadata() or {})
-    except (OSError, safetensors.SafetensorError):
-        return False
+    return has_key(path, _KEY)
 
 
 def _facts(path, text):
@@ -240,39 +237,3 @@ def _styles(path, found, spec):
     if not isinstance(found, list) or len(found) != spec.styles or not all(isinstance(name, str) for name in found):
         raise InputError(f"{path}: its styles are {found!r}: expected {spec.styles} names")
     return tuple(found)
-
-
-def _variables(path, file, spec):
-    """The arrays, nested. Shapes are compared before anything is read."""
-    expected, there = shapes(spec), set(file.keys())
-    for name in sorted(expected.keys() ^ there):
-        problem = "is missing" if name in expected else "is no part of its architecture"
-        raise InputError(f"{path}: {name} {problem}")
-    slices = {name: file.get_slice(name) for name in expected}
-    for name, shape in expected.items():
-        found = tuple(slices[name].get_shape())
-        if found != shape:
-            raise InputError(f"{path}: {name} has shape {found}: expected {shape}")
-        if slices[name].get_dtype() not in _DTYPES:
-            raise InputError(f"{path}: {name} is of {slices[name].get_dtype()}: expected {' or '.join(_DTYPES)}")
-    variables = {}
-    for name in expected:
-        array = np.array(file.get_tensor(name), np.float32)
-        if not np.isfinite(array).all():
-            raise InputError(f"{path}: {name} holds numbers that are not finite")
-        if name.startswith("running/") and name.endswith("/variance") and (array < 0).any():
-            raise InputError(f"{path}: {name} holds numbers below 0: expected variances")
-        *outer, last = name.split("/")
-        place = variables
-        for part in outer:
-            place = place.setdefault(part, {})
-        place[last] = array
-    return variables
-
-
-def _flat(tree, prefix):
-    for name, value in tree.items():
-        if isinstance(value, Mapping):
-            yield from _flat(value, f"{prefix}{name}/")
-        else:
-            yield f"{prefix}{name}", value
