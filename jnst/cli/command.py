@@ -3,7 +3,7 @@
 import os
 import sys
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from absl import flags as absl_flags
 
@@ -14,7 +14,18 @@ from jnst.cli.lines import warn
 from jnst.errors import InputError
 from jnst.version import __version__
 
-__all__ = ["BAD_INPUT", "DIVERGED", "DONE", "INTERRUPTED", "OUR_FAULT", "RESUME", "guard", "make_picture", "start"]
+__all__ = [
+    "BAD_INPUT",
+    "DIVERGED",
+    "DONE",
+    "INTERRUPTED",
+    "OUR_FAULT",
+    "RESUME",
+    "by_word",
+    "guard",
+    "make_picture",
+    "start",
+]
 
 DONE, OUR_FAULT, BAD_INPUT, DIVERGED, INTERRUPTED = 0, 1, 2, 3, 130
 """Exit codes."""
@@ -82,6 +93,34 @@ def start(
         print(f"jnst {__version__}")
         return None
     return values, found
+
+
+def by_word(
+    argv: Sequence[str] | None, usage: str, works: Mapping[str, Callable[[list[str], Interrupt], int]], see: str
+) -> int:
+    """A command whose first argument is a word that says what to do, from its arguments to its exit code.
+
+    Args:
+        argv: The program's name first; None: this process's.
+        usage: What is shown without arguments, and by --help.
+        works: By word; each is given the arguments without it, and Ctrl-C's watcher.
+        see: What follows the usage.
+    """
+    argv, interrupt = sys.argv if argv is None else argv, Interrupt()
+
+    def work():
+        word = argv[1] if len(argv) > 1 else "--help"
+        if word in ("--help", "-help", "-h"):
+            print(usage + see)
+            return DONE
+        if word in ("--version", "-version"):
+            print(f"jnst {__version__}")
+            return DONE
+        if word not in works:
+            raise InputError(f"{word!r}: expected {' or '.join(works)} first")
+        return works[word]([argv[0], *argv[2:]], interrupt)
+
+    return guard(work, lambda: f"interrupted{interrupt.remains}")
 
 
 RESUME = {"resume": "Go on from OUTPUT's checkpoint, to the same bytes as a run that was never interrupted."}

@@ -5,11 +5,9 @@ import sys
 from collections.abc import Sequence
 
 from jnst.cli import flags
-from jnst.cli.command import DONE, RESUME, guard, start
-from jnst.cli.interrupt import Interrupt
+from jnst.cli.command import DONE, RESUME, by_word, start
 from jnst.config import DcganConfig, DcganSampleConfig, check, check_dcgan
 from jnst.errors import InputError
-from jnst.version import __version__
 
 __all__ = ["main"]
 
@@ -30,21 +28,7 @@ _SEE = "\n  dcgan train --help and dcgan sample --help list the flags"
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs the command. Returns 0 done, 1 our fault, 2 the user's input, 3 diverged, 130 Ctrl-C."""
-    argv, interrupt = sys.argv if argv is None else argv, Interrupt()
-    return guard(lambda: _main(argv, interrupt), lambda: f"interrupted{interrupt.remains}")
-
-
-def _main(argv, interrupt):
-    word = argv[1] if len(argv) > 1 else "--help"
-    if word in ("--help", "-help", "-h"):
-        print(USAGE + _SEE)
-        return DONE
-    if word in ("--version", "-version"):
-        print(f"jnst {__version__}")
-        return DONE
-    if word not in _WORK:
-        raise InputError(f"{word!r}: expected {' or '.join(_WORK)} first")
-    return _WORK[word]([argv[0], *argv[2:]], interrupt)
+    return by_word(argv, USAGE, _WORK, _SEE)
 
 
 def _train(argv, interrupt):

@@ -25,11 +25,11 @@ def flat(tree: Mapping[str, object], prefix: str = "") -> Iterator[tuple[str, ob
             yield f"{prefix}{name}", value
 
 
-def has_key(path: str | Path, key: str) -> bool:
-    """Whether a safetensors file's metadata have this key; of any other file, or none, not."""
+def has_key(path: str | Path, name: str) -> bool:
+    """Whether a safetensors file's metadata have a key of this name; of any other file, or none, not."""
     try:
         with safetensors.safe_open(path, "np") as file:
-            return key in (file.metadata() or {})
+            return name in (file.metadata() or {})
     except (OSError, safetensors.SafetensorError):
         return False
 
