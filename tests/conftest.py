@@ -25,6 +25,25 @@ def pytest_configure(config):
     jax.config.update("jax_numpy_rank_promotion", "raise")
 
 
+_MOST_MAPS = 20_000
+"""Of a process's pieces of memory, from which on compiled programs are dropped. Each has a few, and where Linux' 65,530
+(vm.max_map_count) are used up the next one to be compiled ends the process."""
+_LOOK_EVERY = 25  # tests
+
+
+def pytest_runtest_logfinish(nodeid, location):
+    _looked.append(nodeid)
+    if len(_looked) < _LOOK_EVERY:
+        return
+    _looked.clear()
+    maps = Path("/proc/self/maps")
+    if maps.exists() and maps.read_bytes().count(b"\n") > _MOST_MAPS:
+        jax.clear_caches()
+
+
+_looked = []
+
+
 def pytest_unconfigure(config):
     if _CACHE in config.stash:
         shutil.rmtree(config.stash[_CACHE], ignore_errors=True)
