@@ -97,16 +97,17 @@ def _training(spec):
     import jax
     import jax.numpy as jnp
 
-    from jnst import train
+    from jnst import games, train
     from jnst.tasks import dcgan
     from jnst.types import Rates
 
     config = DcganConfig()
-    spec = dcgan.Spec(net=spec, **dict(zip(("generator", "discriminator"), config.training(10**6), strict=True)))
+    generator, discriminator = config.training(10**6)
+    spec = games.Spec(game=dcgan.Game(net=spec), generator=generator, discriminator=discriminator)
     rates = Rates(jnp.float32(config.learning_rate), beta1=jnp.float32(config.beta1))
     key = jax.random.key(0)
     mesh = train.spread_over(jax.devices()[:1], 1, 1)
-    return key, dcgan.prepare(key, [dcgan.Choice(jnp.uint32(0), rates, rates)], spec, mesh=mesh)
+    return key, games.prepare(key, [games.Choice(jnp.uint32(0), rates, rates)], spec, mesh=mesh)
 
 
 def _write(folder, spec, batch):
@@ -146,13 +147,13 @@ def _asked(run):
 def _jnst(arrays, norm, layout):
     import jax
 
-    from jnst.tasks import dcgan
+    from jnst import games
 
     size, width = map(int, arrays["spec"])
     key, prepared = _training(DcganSpec(size=size, width=width, norm=norm, dropout=0.0))
     fixed = {"spec": prepared.spec, "mesh": prepared.mesh, "spread": True}
     pictures, state = arrays["pictures"], prepared.state
-    advance = dcgan._advance.lower(key, state, pictures, prepared.choices, np.bool_(False), **fixed).compile()
+    advance = games._advance.lower(key, state, pictures, prepared.choices, np.bool_(False), **fixed).compile()
 
     def run():
         nonlocal state

@@ -50,6 +50,7 @@ LAYERS = {
     "loop": 6,
     "stages": 6,
     "network": 6,
+    "games": 6,
     "grid": 6,
     "tasks": 7,
     "inputs": 8,

@@ -27,7 +27,7 @@ class Config(Protocol):
 
 
 class Record(Protocol):
-    """What a callback sees after a step; see `tasks.dcgan.Record`."""
+    """What a callback sees after a step; see `games.Record`."""
 
     step: int
     steps: int
@@ -38,7 +38,7 @@ class Record(Protocol):
 
 
 class Outcome(Protocol):
-    """What a training leaves; see `tasks.dcgan.Result`."""
+    """What a training leaves; see `games.Result`."""
 
     variables: list[dict[str, object]]
     trace: list[dict[str, float]]

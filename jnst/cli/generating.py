@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jnst import distances, images, network, train, weights
+from jnst import distances, games, images, network, train, weights
 from jnst.cli import download, plan
 from jnst.cli.gan_work import Work, finite
 from jnst.cli.lines import say
@@ -77,11 +77,10 @@ class Generating(Work):
         self.steps = config.updates(self.an_epoch)
         self.mesh = train.spread_over(devices, len(self.runs), min(config.batch, own["train"]))
         generator, discriminator = config.training(self.steps)
-        self.spec = dcgan.Spec(
-            net=config.net,
+        self.spec = games.Spec(
+            game=dcgan.Game(net=config.net, kind=config.loss),
             generator=generator,
             discriminator=discriminator,
-            loss=config.loss,
             together=config.together,
         )
         inputs = {"data": _sha256(self.data)}
@@ -95,15 +94,15 @@ class Generating(Work):
         say(f"steps: {self.steps}, {self.an_epoch} an epoch: {epochs} epochs")
         return inputs
 
-    def prepare(self, snapshot: Snapshot | None) -> dcgan.Prepared:
-        """See `tasks.dcgan.prepare`."""
-        return dcgan.prepare(
+    def prepare(self, snapshot: Snapshot | None) -> games.Prepared:
+        """See `games.prepare`."""
+        return games.prepare(
             self._key(), [_choice(run) for run in self.runs], self.spec, mesh=self.mesh, snapshot=snapshot
         )
 
-    def train(self, prepared: dcgan.Prepared, callback: Callable[[dcgan.Record], bool]) -> dcgan.Result:
-        """See `tasks.dcgan.run`. A batch is taken out of memory, which no thread need do ahead of its time."""
-        return dcgan.run(
+    def train(self, prepared: games.Prepared, callback: Callable[[games.Record], bool]) -> games.Result:
+        """See `games.run`. A batch is taken out of memory, which no thread need do ahead of its time."""
+        return games.run(
             self._key(),
             prepared,
             self._batch,
@@ -113,8 +112,8 @@ class Generating(Work):
         )
 
     def trouble(self, trace: Sequence[Mapping[str, float]], net: int) -> str:
-        """See `tasks.dcgan.trouble`."""
-        return dcgan.trouble(trace, net)
+        """See `games.trouble`."""
+        return games.trouble(trace, net)
 
     def sheet(self, variables: Sequence[Mapping[str, object]]) -> Picture:
         """Samples of the same noise always; of several networks a tile each, with what they differ in beside it."""
@@ -186,7 +185,7 @@ class Generating(Work):
 def _choice(run):
     rates = Rates(jnp.float32(run.learning_rate), beta1=jnp.float32(run.beta1))
     other = jnp.float32(run.discriminator_learning_rate or run.learning_rate)
-    return dcgan.Choice(jnp.uint32(run.seed), rates, rates._replace(learning_rate=other))
+    return games.Choice(jnp.uint32(run.seed), rates, rates._replace(learning_rate=other))
 
 
 def _sha256(data):

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jnst import train
+from jnst import games, train
 from jnst.config import DcganSpec, TrainConfig
 from jnst.nets import dcgan as networks_of
 from jnst.tasks import dcgan
@@ -25,24 +25,23 @@ GOLDEN = Path(__file__).parents[1] / "data" / "dcgan.npz"
 
 def _spec(*, steps=5, together="auto", loss="bce", **net):
     own = TrainConfig(steps=steps, average_decay=0.5)
-    return dcgan.Spec(
-        net=dataclasses.replace(NET, **net),
+    return games.Spec(
+        game=dcgan.Game(net=dataclasses.replace(NET, **net), kind=loss),
         generator=own,
         discriminator=dataclasses.replace(own, average_decay=0.0),
-        loss=loss,
         together=together,
     )
 
 
 def _choice(seed=0, rate=2e-4, other=None):
     rates = Rates(jnp.float32(rate), beta1=jnp.float32(0.5))
-    return dcgan.Choice(jnp.uint32(seed), rates, rates._replace(learning_rate=jnp.float32(other or rate)))
+    return games.Choice(jnp.uint32(seed), rates, rates._replace(learning_rate=jnp.float32(other or rate)))
 
 
 def _begin(choices=None, spec=None, devices=None, batch=4, **more):
     choices = choices or [_choice()]
     mesh = train.spread_over(devices or jax.devices()[:1], len(choices), batch)
-    return dcgan.prepare(KEY, choices, spec or _spec(), mesh=mesh, **more)
+    return games.prepare(KEY, choices, spec or _spec(), mesh=mesh, **more)
 
 
 def _source(sizes=2, size=28):
@@ -55,7 +54,7 @@ def _source(sizes=2, size=28):
 
 def _run(prepared, sizes=1, **more):
     """Each size of batch is compiled, which takes longer than all the steps."""
-    return dcgan.run(KEY, prepared, _source(sizes), an_epoch=1 + sizes, **more)
+    return games.run(KEY, prepared, _source(sizes), an_epoch=1 + sizes, **more)
 
 
 def _assert_close(one, other, tolerance):
@@ -99,7 +98,7 @@ def test_two_updates_are_those_of_pytorch(golden):
         kept.append((record.terms()[0], record.snapshot()))
 
     prepared = prepared._replace(state=prepared.state._replace(networks=networks))
-    dcgan.run(KEY, prepared, lambda step: golden["pictures"][step], an_epoch=10, callback=callback)
+    games.run(KEY, prepared, lambda step: golden["pictures"][step], an_epoch=10, callback=callback)
     for (terms, _), expected in zip(kept, golden["terms"], strict=True):
         np.testing.assert_allclose([terms[name] for name in dcgan.TERMS], expected, rtol=1e-5)
     final = train.restore(_begin(spec=_spec(steps=2)).state, kept[-1][1].leaves).networks
@@ -171,7 +170,7 @@ def test_it_goes_on_to_the_same_bytes_and_rows_are_means_since_the_row_before():
     for done in (1, 2, 3, 4):
         seen = []
         source = lambda step, seen=seen: seen.append(step) or _source()(step)  # noqa: E731
-        rest = dcgan.run(KEY, _begin(spec=spec, snapshot=kept[done - 1]), source, an_epoch=3, print_every=4)
+        rest = games.run(KEY, _begin(spec=spec, snapshot=kept[done - 1]), source, an_epoch=3, print_every=4)
         assert seen == list(range(done, 5))
         assert rest.trace == whole.trace
         for ours, theirs in zip(jax.tree.leaves(rest.variables), jax.tree.leaves(whole.variables), strict=True):
@@ -231,28 +230,6 @@ def test_a_walk_keeps_its_distance_from_zero():
     assert closed.shape == (12, 50)
     np.testing.assert_allclose(closed[8], corners[2], rtol=1e-6)
     np.testing.assert_allclose(dcgan.walk(np.ones((2, 3)), 2), np.ones((3, 3)))  # no arc at all
-
-
-def _row(step, sure, net=0, loss=0.1):
-    share = 1.0 if sure else 0.7
-    return {
-        "step": step,
-        "epoch": 0.0,
-        "net": net,
-        "generator": loss,
-        "discriminator": 0.1,
-        "real": share,
-        "fake": share,
-    }
-
-
-def test_trouble_is_told():
-    fine = [_row(100, True), _row(900, True), _row(1000, False), _row(1900, True)]
-    assert dcgan.trouble(fine, 0) == ""
-    assert dcgan.trouble([], 0) == ""
-    assert dcgan.trouble([*fine, _row(2000, True)], 0) == "the discriminator tells all pictures apart, for 1000 steps"
-    assert dcgan.trouble([*fine, _row(2000, True)], 1) == ""
-    assert dcgan.trouble([_row(10, False), _row(20, False, loss=np.nan)], 0) == "a loss is not finite, at step 20"
 
 
 @pytest.mark.slow
