@@ -13,7 +13,7 @@ from jax import lax
 from jnst import compiler
 from jnst.conv import conv3x3, pays, prepare
 
-__all__ = ["FEW", "MOST_PIXELS", "conv", "transposed_conv", "up_conv"]
+__all__ = ["FEW", "MOST_PIXELS", "conv", "even_conv", "transposed_conv", "up_conv"]
 
 _LAYOUT = ("NHWC", "HWIO", "NHWC")  # the only one that XLA's CPU convolutions run at full speed in
 _MODES = {"reflect": "reflect", "replicate": "edge"}
@@ -101,3 +101,12 @@ def transposed_conv(x: jax.Array, kernel: jax.Array) -> jax.Array:
     """
     # Of the pixels that a 3x3 kernel would reach, the last row and column are beyond an even map.
     return lax.conv_general_dilated(x, kernel, (1, 1), ((1, 2), (1, 2)), lhs_dilation=(2, 2), dimension_numbers=_LAYOUT)
+
+
+def even_conv(x: jax.Array, kernel: jax.Array) -> jax.Array:
+    """Cross-correlation with a 4x4 kernel and one pixel of zeros around: `[N, H, W, in]` -> `[N, H - 1, W - 1, out]`.
+
+    >>> even_conv(jnp.ones((1, 5, 8, 2)), jnp.ones((4, 4, 2, 7))).shape
+    (1, 4, 7, 7)
+    """
+    return lax.conv_general_dilated(x, kernel, (1, 1), ((1, 1), (1, 1)), dimension_numbers=_LAYOUT)

@@ -3,7 +3,7 @@ import math
 
 import pytest
 
-from jnst.config import DCGAN_AXES, DcganConfig, DcganSampleConfig, check, check_dcgan, dcgan_runs
+from jnst.config import GAN_AXES, DcganConfig, DcganSampleConfig, check, check_gan, gan_runs
 from jnst.errors import InputError
 
 GOOD = DcganConfig(data="pictures", output="run")
@@ -17,8 +17,8 @@ def test_defaults_are_valid_and_every_option_has_help(config):
 
 
 def test_the_axes_are_flags_and_each_gives_a_network():
-    assert set(DCGAN_AXES) <= {field.name for field in dataclasses.fields(DcganConfig)}
-    axes, runs = dcgan_runs(dataclasses.replace(GOOD, axis=("learning_rate=1e-4,2e-4", "beta1=0,0.5"), seeds=2, seed=7))
+    assert set(GAN_AXES) <= {field.name for field in dataclasses.fields(DcganConfig)}
+    axes, runs = gan_runs(dataclasses.replace(GOOD, axis=("learning_rate=1e-4,2e-4", "beta1=0,0.5"), seeds=2, seed=7))
     assert [axis.flag for axis in axes] == ["learning_rate", "beta1"]
     assert [(run.learning_rate, run.beta1, run.seed) for run in runs[:3]] == [
         (1e-4, 0, 7),
@@ -46,9 +46,9 @@ def test_the_axes_are_flags_and_each_gives_a_network():
     ],
 )
 def test_what_is_wrong_is_named(changes, match):
-    check_dcgan(GOOD)
+    check_gan(GOOD)
     with pytest.raises(InputError, match=match):
-        check_dcgan(dataclasses.replace(GOOD, **changes))
+        check_gan(dataclasses.replace(GOOD, **changes))
 
 
 def test_the_halves_that_are_static():

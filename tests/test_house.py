@@ -51,6 +51,8 @@ LAYERS = {
     "stages": 6,
     "network": 6,
     "games": 6,
+    "gan_layers": 1,
+    "image_pool": 1,
     "grid": 6,
     "tasks": 7,
     "inputs": 8,

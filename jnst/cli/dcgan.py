@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from jnst.cli import flags
 from jnst.cli.command import DONE, RESUME, by_word, start
-from jnst.config import DcganConfig, DcganSampleConfig, check, check_dcgan
+from jnst.config import DcganConfig, DcganSampleConfig, check, check_gan
 from jnst.errors import InputError
 
 __all__ = ["main"]
@@ -38,7 +38,7 @@ def _train(argv, interrupt):
     with interrupt:
         values, _ = parsed
         config = flags.to_config(DcganConfig, values)
-        check_dcgan(config)
+        check_gan(config)
         # Late: what is wrong with the flags is said without waiting for jax.
         from jnst.cli import cache, gan_training, generating
 

@@ -13,7 +13,7 @@ from jnst import distances, games, images, network, train, weights
 from jnst.cli import download, plan
 from jnst.cli.gan_work import Work, finite
 from jnst.cli.lines import say
-from jnst.config import DcganConfig, dcgan_runs
+from jnst.config import DcganConfig, gan_runs
 from jnst.images import Picture
 from jnst.tasks import dcgan
 from jnst.types import Rates, Snapshot
@@ -47,7 +47,7 @@ class Generating(Work):
 
     def __init__(self, config: DcganConfig):
         """`config` has been checked."""
-        self.axes, self.runs = dcgan_runs(config)
+        self.axes, self.runs = gan_runs(config)
         texts = [(axis.flag, plan.labels(axis)) for axis in self.axes]
         if config.seeds > 1:
             texts.append(("seed", tuple(str(config.seed + place) for place in range(config.seeds))))

@@ -7,7 +7,9 @@ from jnst.config.choices import (
     ADVERSARIAL_LOSSES,
     BLOCKS,
     CONVOLUTIONS,
+    DIRECTIONS,
     DISCRIMINATORS,
+    GAN_NORMS,
     HAVE_BETA2,
     HEADS,
     INITS,
@@ -15,6 +17,9 @@ from jnst.config.choices import (
     NORMS,
     OPTIMIZERS,
     PADDINGS,
+    PAIRED,
+    PATCHES,
+    PIX2PIX_LOSSES,
     POOLINGS,
     PRECISIONS,
     PRESERVE_COLORS,
@@ -26,11 +31,12 @@ from jnst.config.choices import (
     TOTAL_VARIATIONS,
     UPSAMPLES,
 )
-from jnst.config.dcgan import DCGAN_AXES, DCGAN_SIZES, DcganConfig, DcganSampleConfig, check_dcgan, dcgan_runs
+from jnst.config.dcgan import DCGAN_SIZES, DcganConfig, DcganSampleConfig
 from jnst.config.distill import DistillConfig
 from jnst.config.dream import DREAM_AXES, DREAMS, FILMS, DreamConfig, check_dream
 from jnst.config.explore import LOOKS, ExploreConfig, check_explore, parse_threshold
 from jnst.config.fast import FAST_AXES, ApplyConfig, FastConfig, check_apply, check_fast, fast_runs
+from jnst.config.gan import GAN_AXES, GanConfig, check_gan, gan_runs
 from jnst.config.grid import ALONE, NO_AXES, Axis, GridConfig, check_grid, parse_axes, swept
 from jnst.config.invert import INVERT_AXES, InvertConfig, check_invert
 from jnst.config.layers import LAYERS, convolution_of, halvings_of
@@ -38,22 +44,54 @@ from jnst.config.maximize import MAXIMIZE, ROBUST, MaximizeConfig, check_maximiz
 from jnst.config.options import check, option_line
 from jnst.config.picture import PictureConfig
 from jnst.config.scales import Scale, check_scales, is_explicit, plan_scales
-from jnst.config.specs import DcganSpec, ObjectiveSpec, OptimizerConfig, StyleNetSpec, TrainConfig
+from jnst.config.specs import (
+    DcganSpec,
+    ObjectiveSpec,
+    OptimizerConfig,
+    PatchSpec,
+    ResnetSpec,
+    StyleNetSpec,
+    TrainConfig,
+    UnetSpec,
+)
 from jnst.config.stylize import StylizeConfig, check_config, chosen_layers, parse_rate
 from jnst.config.texture import HISTOGRAMS, METHODS, TEXTURE_AXES, TextureConfig, check_texture
+from jnst.config.translation import (
+    TRANSLATION_SIZES,
+    CycleganConfig,
+    EvaluateConfig,
+    Pix2pixConfig,
+    TranslateConfig,
+    TranslationConfig,
+)
 from jnst.config.values import join_list, parse_channels, parse_layers, parse_mix, split_list
 from jnst.config.weights import WeightsConfig
 
 __all__ = [
     "ADVERSARIAL_LOSSES",
-    "DCGAN_AXES",
+    "DIRECTIONS",
+    "GAN_AXES",
+    "GAN_NORMS",
+    "GanConfig",
+    "PAIRED",
+    "PATCHES",
+    "PIX2PIX_LOSSES",
+    "TRANSLATION_SIZES",
+    "CycleganConfig",
+    "EvaluateConfig",
+    "Pix2pixConfig",
+    "TranslateConfig",
+    "TranslationConfig",
+    "PatchSpec",
+    "ResnetSpec",
+    "UnetSpec",
     "DCGAN_SIZES",
     "DISCRIMINATORS",
     "DcganConfig",
     "DcganSampleConfig",
     "DcganSpec",
-    "check_dcgan",
-    "dcgan_runs",
+    "check_gan",
+    "gan_runs",
     "FAST_AXES",
     "HEADS",
     "NORMS",

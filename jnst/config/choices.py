@@ -7,7 +7,9 @@ __all__ = [
     "BLOCKS",
     "BORDERS",
     "CONVOLUTIONS",
+    "DIRECTIONS",
     "DISCRIMINATORS",
+    "GAN_NORMS",
     "HAVE_BETA2",
     "HEADS",
     "INITS",
@@ -16,6 +18,9 @@ __all__ = [
     "LINE_SEARCHES",
     "OPTIMIZERS",
     "PADDINGS",
+    "PAIRED",
+    "PATCHES",
+    "PIX2PIX_LOSSES",
     "POOLINGS",
     "PRECISIONS",
     "PRECONDITIONERS",
@@ -144,6 +149,40 @@ ADVERSARIAL_LOSSES = {
     "lsgan": "squared differences from 1 and 0 (Mao et al. 2017)",
 }
 """By what a generator and a discriminator play."""
+PIX2PIX_LOSSES = {
+    "l1+cgan": "both (the paper's)",
+    "l1": "the mean absolute difference from the target alone",
+    "gan": "a discriminator that sees the output alone",
+    "cgan": "one that sees input and output",
+    "l1+gan": "both, the discriminator seeing the output alone",
+}
+"""By what pix2pix's generator learns."""
+DIRECTIONS = {
+    "AtoB": "from the left half of the pictures to the right one; of CycleGAN, from --a to --b",
+    "BtoA": "the other way",
+}
+"""From what to what pictures are translated."""
+PATCHES = {
+    "70": "three strided convolutions (both papers')",
+    "1": "none: each pixel by itself",
+    "16": "one",
+    "34": "two",
+    "142": "four",
+    "286": "five",
+}
+"""Side of the patch that a PatchGAN judges, in pixels."""
+GAN_NORMS = {
+    "auto": "by picture up to batches of three, by batch from four up",
+    "instance": "each picture by its own moments",
+    "batch": "by those of a batch; in use, by the picture's own",
+}
+"""How the networks of pix2pix and CycleGAN normalize."""
+PAIRED = {
+    "auto": "a picture that is just twice as wide as high is an A|B picture, and the half that goes in is taken",
+    "yes": "all are",
+    "no": "none is",
+}
+"""Whether pictures that are translated are A|B pictures."""
 PRECISIONS = {
     "float32": "the default",
     "bfloat16": "features in bfloat16, sums in float32",

@@ -2,7 +2,16 @@
 
 import dataclasses
 
-__all__ = ["DcganSpec", "ObjectiveSpec", "OptimizerConfig", "StyleNetSpec", "TrainConfig"]
+__all__ = [
+    "DcganSpec",
+    "ObjectiveSpec",
+    "OptimizerConfig",
+    "PatchSpec",
+    "ResnetSpec",
+    "StyleNetSpec",
+    "TrainConfig",
+    "UnetSpec",
+]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -81,3 +90,46 @@ class DcganSpec:
     """The share that it drops, where it does."""
     precision: str = "float32"
     """Of the convolutions; parameters, moments and losses are float32."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class UnetSpec:
+    """The architecture of pix2pix's generator."""
+
+    levels: int = 8
+    """Halvings of the side: of 256 pixels eight, down to one."""
+    width: int = 64
+    """Channels of the largest maps; half the side, twice the channels, up to eight times as many."""
+    norm: str = "instance"
+    """One of `config.NORMS`."""
+    dropout: float = 0.5
+    """The share that is dropped of the innermost maps, which is the noise."""
+    precision: str = "float32"
+    """Of the convolutions; parameters, moments and losses are float32."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ResnetSpec:
+    """The architecture of CycleGAN's generators."""
+
+    blocks: int = 9
+    """Residual blocks at a quarter of the side."""
+    width: int = 64
+    """Channels of the largest maps; half the side, twice the channels."""
+    norm: str = "instance"
+    upsample: str = "resize"
+    """One of `config.UPSAMPLES`."""
+    precision: str = "float32"
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class PatchSpec:
+    """The architecture of a PatchGAN."""
+
+    layers: int = 3
+    """Convolutions with stride 2; 0: a network that sees each pixel by itself."""
+    width: int = 64
+    channels: int = 3
+    """Of its input: 6 of a pair of pictures."""
+    norm: str = "instance"
+    precision: str = "float32"
