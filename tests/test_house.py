@@ -66,7 +66,8 @@ SHARED_BY_COMMANDS |= {"dreaming", "estimate", "film", "filming", "flags", "gall
 SHARED_BY_COMMANDS |= {"inverting", "lines", "looks", "maximizing", "page", "painting", "plan", "progress"}
 SHARED_BY_COMMANDS |= {"applying", "brush", "ffmpeg", "filmed", "sharing", "tree"}
 SHARED_BY_COMMANDS |= {"fast_results", "fast_training", "training_checkpoints"}
-SHARED_BY_COMMANDS |= {"gan_results", "gan_training", "gan_work", "generating", "sampling"}
+SHARED_BY_COMMANDS |= {"gan_board", "gan_folder", "gan_results", "gan_scores", "gan_training", "gan_work"}
+SHARED_BY_COMMANDS |= {"combining", "evaluating", "generating", "sampling", "translating", "translator"}
 SHARED_BY_COMMANDS |= {"applying", "brush", "ffmpeg", "filmed", "sharing"}
 SHARED_BY_COMMANDS |= {"report", "run", "showing", "sweep", "texturing", "training"}
 

@@ -18,9 +18,9 @@ import jax
 import numpy as np
 from PIL import Image
 
-from jnst import bundled, files, images
+from jnst import bundled, files, games, images
 from jnst.cli import checkpoint, flags, report, training_checkpoints
-from jnst.cli.gan_work import Outcome, Work, finite
+from jnst.cli.gan_work import Work, finite
 from jnst.cli.lines import warn
 from jnst.errors import InputError
 from jnst.images import Picture
@@ -57,15 +57,17 @@ def check_places(work: Work) -> None:
     for name, value in flags.resolved(config).items():
         if name in flags.PATHS and not flags.fits_a_line(value):
             raise InputError(f"--{name}={value!r}: expected a name in UTF-8 without line breaks")
-    data, output = (Path(os.path.realpath(name)) for name in (config.data, config.output))
-    if data == output or data in output.parents:
-        raise InputError(
-            f"--output={config.output}: lies in --data={config.data}, all of whose pictures are trained on; expected "
-            "another folder"
-        )
+    output = Path(os.path.realpath(config.output))
     sheets = output / _SHEETS
-    if data == sheets or sheets in data.parents:
-        raise InputError(f"--data={config.data}: lies where --output={config.output} keeps its sheets")
+    for name, given in work.folders.items():
+        data = Path(os.path.realpath(given))
+        if data == output or data in output.parents:
+            raise InputError(
+                f"--output={config.output}: lies in --{name}={given}, all of whose pictures are trained on; expected "
+                "another folder"
+            )
+        if data == sheets or sheets in data.parents:
+            raise InputError(f"--{name}={given}: lies where --output={config.output} keeps its sheets")
     if output.exists() and not output.is_dir():
         raise InputError(f"--output={config.output}: is a file; expected a folder")
     base = base_of(config.output)
@@ -212,7 +214,7 @@ class Circumstances:
     interrupted: bool
 
 
-def leave(work: Work, result: Outcome, sheets: Sheets, known: Circumstances) -> bool:
+def leave(work: Work, result: games.Result, sheets: Sheets, known: Circumstances) -> bool:
     """Writes every network whose numbers are finite, and all that stands beside them. Returns whether all are."""
     config, saved, diverged = work.config, [], []
     whole = [finite(found) for found in result.variables]
@@ -224,7 +226,7 @@ def leave(work: Work, result: Outcome, sheets: Sheets, known: Circumstances) -> 
             warn(f"{work.written(net)[0]}: not written: its numbers are not finite; expected a smaller --learning_rate")
             diverged.append(named)
             continue
-        work.save(net, found, _record_of(work, known, result.step))
+        work.save(net, found, _record_of(work, known, net, result.step))
         saved.append(named)
     picture = work.sheet(result.variables)
     images.save(Path(config.output) / _SHEET, picture)
@@ -256,13 +258,13 @@ def leave(work: Work, result: Outcome, sheets: Sheets, known: Circumstances) -> 
     return not diverged
 
 
-def _record_of(work, known, step):
+def _record_of(work, known, net, step):
     """What a network's file says of its training: nothing that changes from run to run; of files the names alone."""
     kept = json.loads(report.embedded(known.chosen, {"name": "", "sha256": ""}))["flags"]
-    beside = ("sample_every", "distance_pictures", "weights", "source")
+    beside = ("sample_every", "tensorboard", "distance_pictures", "weights", "source")
     return {
         "jnst": __version__,
-        "data": known.inputs["data"],
+        **{name: known.inputs[name] for name in work.folders},
         "step": step,
-        "flags": {name: value for name, value in kept.items() if name not in beside},
+        "flags": {**{name: value for name, value in kept.items() if name not in beside}, **work.own_flags(net)},
     }

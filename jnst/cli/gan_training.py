@@ -16,6 +16,7 @@ import tqdm
 from jnst import api, files, memory
 from jnst.cli import checkpoint, flags, gan_results, report
 from jnst.cli.command import BAD_INPUT, DIVERGED, DONE, INTERRUPTED
+from jnst.cli.gan_board import Board
 from jnst.cli.gan_work import Work
 from jnst.cli.interrupt import Interrupt
 from jnst.cli.lines import on_terminal, say, warn
@@ -41,7 +42,7 @@ def run(work: Work, interrupt: Interrupt, *, resume: bool) -> int:
         try:
             return training.work_through(resume)
         finally:
-            training.checkpoints.close()
+            training.close()
 
 
 @contextlib.contextmanager
@@ -80,6 +81,12 @@ class _Training:
         self.failed = set()
         self.times, self.troubles, self.now = {}, {}, ()
         self.rows, self.told, self.now_wrong = [], 0.0, set()
+        self.board = Board(self.config.output) if self.config.tensorboard else None
+
+    def close(self):
+        self.checkpoints.close()
+        if self.board is not None:
+            self.board.close()
 
     def work_through(self, resume):
         work, config = self.work, self.config
@@ -123,9 +130,10 @@ class _Training:
         # A training at a constant rate does not depend on how long it shall go on.
         growing = ("steps", "epochs") if self.config.schedule == "constant" else ()
         checkpoint.check_same_flags(path, found.facts["flags"], self.chosen, growing=growing)
-        for name, digest in self.inputs.items():
-            if found.facts["inputs"].get(name) != digest:
-                raise InputError(f"--{name}: not what it was when {path} was written; expected the same with --resume")
+        others = [f"--{name}" for name, digest in self.inputs.items() if found.facts["inputs"].get(name) != digest]
+        if others:
+            named = " or ".join(others)
+            raise InputError(f"{named}: not what it was when {path} was written; expected the same with --resume")
         if found.facts["step"] > self.work.steps:
             raise InputError(
                 f"{path}: is at step {found.facts['step']}, beyond the {self.work.steps} that are asked for; expected "
@@ -206,6 +214,8 @@ class _Training:
         self.rows = record.trace
         step = self.rows[-1]["step"]
         self.times[step] = self._seconds()
+        if self.board is not None:
+            self._try(lambda: self.board.add(self.rows, self.work.labels, self.work.terms, self.first))
         for net, label in enumerate(self.work.labels):
             trouble = self.work.trouble(self.rows, net)
             named = label or self.work.command

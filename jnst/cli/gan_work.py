@@ -1,68 +1,64 @@
 """What one kind of generative network makes of a training; what surrounds every one is in `gan_training`."""
 
+import itertools
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import ClassVar, Protocol
+from typing import ClassVar
 
 import jax
+import jax.numpy as jnp
 import numpy as np
+from jax.sharding import Mesh
 
+from jnst import games
+from jnst.cli import plan
+from jnst.config import GanConfig, gan_runs
 from jnst.images import Picture
 from jnst.images.curves import Panel
-from jnst.types import Snapshot
+from jnst.types import Rates, Snapshot
 
-__all__ = ["Config", "Outcome", "Record", "Work", "finite"]
+__all__ = ["Work", "finite"]
 
-
-class Config(Protocol):
-    """The flags that every training has."""
-
-    data: str
-    output: str
-    device: str
-    schedule: str
-    print_every: int
-    sample_every: int
-    checkpoint_every: int
-
-
-class Record(Protocol):
-    """What a callback sees after a step; see `games.Record`."""
-
-    step: int
-    steps: int
-    terms: Callable[[], list[dict[str, float]]]
-    trace: list[dict[str, float]]
-    variables: Callable[[], list[dict[str, object]]]
-    snapshot: Callable[[], Snapshot]
-
-
-class Outcome(Protocol):
-    """What a training leaves; see `games.Result`."""
-
-    variables: list[dict[str, object]]
-    trace: list[dict[str, float]]
-    stopped: bool
-    step: int
+_KEY = 0  # of all trainings: networks differ in what is folded into it
 
 
 class Work:
-    """One kind of network's training; subclasses fill it in. `read` comes first, then `prepare`, then `train`."""
+    """One kind of network's training; subclasses fill it in. `read` comes first, then `prepare`, then `train`.
+
+    What `read` leaves: `steps`, `an_epoch`, and what the game is, `spec` and `mesh`.
+    """
 
     command: ClassVar[str] = ""
     """The command's name."""
-    terms: ClassVar[tuple[str, ...]] = ()
+    terms: tuple[str, ...] = ()
     """Of the trace: losses, and then accuracies."""
-    accuracies: ClassVar[tuple[str, ...]] = ()
+    accuracies: tuple[str, ...] = ("real", "fake")
     """Those of the terms that are shares."""
     steps = 0
     """Updates that are asked for; known after `read`."""
     an_epoch = 0
     """Updates in an epoch; known after `read`."""
+    spec: games.Spec
+    mesh: Mesh
 
-    def __init__(self, config: Config, labels: Sequence[str]):
-        """`labels`: what each of several networks is called; of one, `("",)`."""
-        self.config, self.labels = config, tuple(labels)
+    def __init__(self, config: GanConfig):
+        """`config` has been checked."""
+        self.config = config
+        axes, self.runs = gan_runs(config)
+        texts = [(axis.flag, plan.labels(axis)) for axis in axes]
+        if config.seeds > 1:
+            texts.append(("seed", tuple(str(config.seed + place) for place in range(config.seeds))))
+        self.texts = texts
+        """What several networks differ in, flag by flag, for sheets."""
+        chosen = itertools.product(*(values for _, values in texts))
+        named = [",".join(f"{flag}={value}" for (flag, _), value in zip(texts, each, strict=True)) for each in chosen]
+        self.labels = tuple(plan.file_name(name) for name in named)
+        """What each of several networks is called; of one, nothing."""
+
+    @property
+    def folders(self) -> dict[str, str]:
+        """The folders of pictures that are trained on, by flag."""
+        return {"data": self.config.data}
 
     def folder(self, net: int) -> Path:
         """Where a network's files lie: of one in OUTPUT, of several in a folder each."""
@@ -80,17 +76,29 @@ class Work:
         """Reads what the training needs, says what it is, and returns hashes of it by flag."""
         raise NotImplementedError
 
-    def prepare(self, snapshot: Snapshot | None) -> object:
-        """The training before its next step; a ValueError where the snapshot is of another one."""
+    def batch(self, step: int) -> object:
+        """What is trained on in a step, see `games.run`."""
         raise NotImplementedError
 
-    def train(self, prepared: object, callback: Callable[[Record], bool]) -> Outcome:
+    def key(self, number: int | None = None) -> jax.Array:
+        """The training's, or one of its own for a number."""
+        key = jax.random.key(_KEY)
+        return key if number is None else jax.random.fold_in(key, np.uint32(number))
+
+    def prepare(self, snapshot: Snapshot | None) -> games.Prepared:
+        """The training before its next step; a ValueError where the snapshot is of another one."""
+        return games.prepare(
+            self.key(), [_choice(run) for run in self.runs], self.spec, mesh=self.mesh, snapshot=snapshot
+        )
+
+    def train(self, prepared: games.Prepared, callback: Callable[[games.Record], bool]) -> games.Result:
         """All of its steps, or those up to where the callback answers true."""
-        raise NotImplementedError
+        every = self.config.print_every
+        return games.run(self.key(), prepared, self.batch, an_epoch=self.an_epoch, print_every=every, callback=callback)
 
     def trouble(self, trace: Sequence[Mapping[str, float]], net: int) -> str:
         """What is wrong with a network's training so far, or nothing."""
-        return ""
+        return games.trouble(trace, net, accuracies=self.accuracies)
 
     def sheet(self, variables: Sequence[Mapping[str, object]]) -> Picture:
         """What the networks make, always of the same."""
@@ -107,6 +115,13 @@ class Work:
     def facts(self) -> dict[str, object]:
         """What the record has beside what every record has."""
         return {}
+
+    def own_flags(self, net: int) -> dict[str, object]:
+        """What the flags were of one of several networks, where they are not those of all."""
+        run = self.runs[net]
+        own = {"seed": run.seed, "learning_rate": run.learning_rate, "beta1": run.beta1}
+        own["discriminator_learning_rate"] = run.discriminator_learning_rate
+        return {**own, "seeds": 1, "axis": []}
 
     def panels(self, rows: Sequence[Mapping[str, float]]) -> list[Panel]:
         """The curves of the rows: of one network all losses and all accuracies, of several a panel a term."""
@@ -128,6 +143,12 @@ class Work:
             )
             for term in self.terms
         ]
+
+
+def _choice(run):
+    rates = Rates(jnp.float32(run.learning_rate), beta1=jnp.float32(run.beta1))
+    other = jnp.float32(run.discriminator_learning_rate or run.learning_rate)
+    return games.Choice(jnp.uint32(run.seed), rates, rates._replace(learning_rate=other))
 
 
 def finite(variables: Mapping[str, object]) -> bool:

@@ -8,6 +8,7 @@ In memory a picture is float32 sRGB in [0, 1], `[H, W, 3]`, with its alpha chann
 from jnst.images.crops import Ahead, Crops, find
 from jnst.images.datasets import Batches, Dataset, read_dataset
 from jnst.images.histogram import match_histogram
+from jnst.images.pairs import Pairs, Unpaired
 from jnst.images.picture import Picture, contact_sheet, fit, resize
 from jnst.images.reading import MOST_PIXELS, is_named_like_a_picture, load, text_of
 from jnst.images.sheet import labelled_sheet
@@ -20,7 +21,9 @@ __all__ = [
     "Dataset",
     "FORMATS",
     "MOST_PIXELS",
+    "Pairs",
     "Picture",
+    "Unpaired",
     "check_encodable",
     "contact_sheet",
     "encode",

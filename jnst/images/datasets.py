@@ -18,7 +18,7 @@ from jnst.images.picture import Picture, resize
 from jnst.images.reading import load
 from jnst.pickles import Refused, expect, interpret
 
-__all__ = ["Batches", "Dataset", "read_dataset"]
+__all__ = ["Batches", "Dataset", "hold_out", "inner_folder", "read_dataset"]
 
 _HELD_OUT = 20  # of so many pictures of a folder, in the order of their names, one is held out
 _SIDE = 32  # of CIFAR's pictures
@@ -98,7 +98,7 @@ def read_dataset(folder: str | Path, size: int, *, flag: str = "data", warn: Cal
     """
     if not str(folder) or not Path(folder).is_dir():
         raise InputError(f"--{flag}={folder}: no such folder")
-    place = _inner(Path(folder))
+    place = inner_folder(Path(folder))
     for ending, kind, read in (("", "pickles", _read_pickle), (".bin", "records", _read_records)):
         batches = [place / f"data_batch_{number}{ending}" for number in range(1, 6)]
         batches = [path for path in batches if path.is_file()]
@@ -110,7 +110,8 @@ def read_dataset(folder: str | Path, size: int, *, flag: str = "data", warn: Cal
     return found
 
 
-def _inner(folder):
+def inner_folder(folder: Path) -> Path:
+    """The folder that is meant: one that holds nothing but one other folder (and a text perhaps) stands for that."""
     while True:
         entries = [entry for entry in folder.iterdir() if not entry.name.startswith(".")]
         folders = [entry for entry in entries if entry.is_dir()]
@@ -145,15 +146,16 @@ def _pictures(place, flag, size, warn):
         if beside is not None:
             held = find([beside], flag)
         else:
-            held, paths = _split(paths)
+            held, paths = hold_out(paths)
     else:
-        held, paths = _split(find([place], flag))
+        held, paths = hold_out(find([place], flag))
     train, held_out = _read_pictures(paths, size, warn), _read_pictures(held, size, warn)
     return Dataset(train=train, held_out=held_out, files=(*paths, *held))
 
 
-def _split(paths):
-    """Those that are held out, and the others; a single picture is both."""
+def hold_out(paths: Sequence[Path]) -> tuple[list[Path], list[Path]]:
+    """Those that are held out, every twentieth, and the others; a single picture is both."""
+    paths = list(paths)
     others = [path for place, path in enumerate(paths) if place % _HELD_OUT]
     return paths[::_HELD_OUT], others or paths
 

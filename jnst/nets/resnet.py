@@ -45,18 +45,18 @@ class _Resnet(nn.Module):
         rise = convs.up_conv if self.spec.upsample == "resize" else convs.transposed_conv
         for level in reversed(range(_HALVINGS)):
             width //= 2
-            height, across = sizes[level]
-            x = nn.relu(self._layer(f"up_{level}", x, width, axis_name, rise=rise)[:, :height, :across])
+            x = nn.relu(self._layer(f"up_{level}", x, width, axis_name, rise=rise, size=sizes[level]))
         x = self._product("last", x, 3, kernel=7)
         return jnp.tanh(x + self.param("bias", placeholder, (3,))[None, None, None])
 
     def _layer(self, name, x, width, axis_name, **how):
         return Norm(width, self.spec.norm, name=f"norm_{name}")(self._product(name, x, width, **how), axis_name)
 
-    def _product(self, name, x, width, *, kernel=3, stride=1, rise=None):
+    def _product(self, name, x, width, *, kernel=3, stride=1, rise=None, size=(None, None)):
         kernel = self.param(name, placeholder, (kernel, kernel, x.shape[-1], width))
         x, kernel = (arithmetic(each, self.spec.precision) for each in (x, kernel))
         x = rise(x, kernel) if rise else convs.conv(x, kernel, stride=stride, trained=self.trained)
+        x = x[:, : size[0], : size[1]]  # before normalization: what is cut off counts nowhere
         return x.astype(jnp.promote_types(x.dtype, jnp.float32))
 
 
