@@ -49,6 +49,8 @@ class Brush:
         flags = {name: getattr(config, name) for name in _SEEN}
         flags["mix"] = [float(share) for share in self.mix]
         self.facts = {"network": net.sha256, "flags": flags}
+        self.processes = config.processes
+        """That a folder is shared among."""
         self._room = None
 
     @contextlib.contextmanager

@@ -129,7 +129,7 @@ MARK = "# A run of jnst: --flagfile=THIS makes its picture again. A rerun replac
 """The first line of a flagfile that jnst wrote; others are never replaced."""
 
 PATHS = {"image", "guide", "content", "style", "weights", "init", "output", "photos", "teacher", "deep_teacher"}
-PATHS |= {"pictures", "calibrate", "start", "data"}
+PATHS |= {"pictures", "calibrate", "start", "data", "a", "b"}
 _LISTS = {"style", "photos", "pictures"}
 _WEIGHTS = {"weights", "teacher", "deep_teacher"}
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from jnst.cli import flags
 from jnst.cli.command import DONE, RESUME, by_word, start
-from jnst.config import EvaluateConfig, Pix2pixConfig, TranslateConfig, check, check_gan
+from jnst.config import CombineConfig, EvaluateConfig, Pix2pixConfig, TranslateConfig, check, check_gan
 from jnst.errors import InputError
 
 __all__ = ["main"]
@@ -35,8 +35,6 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _combine(argv, interrupt):
-    from jnst.config.combine import CombineConfig
-
     parsed = start(CombineConfig, argv, USAGE)
     if parsed is None:
         return DONE

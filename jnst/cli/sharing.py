@@ -61,7 +61,7 @@ def run(brush: Brush, source: str, output: str, ending: str, interrupt: Interrup
         sweep(found, ledger)
         interrupt.begin()
         told = _Told(found, interrupt)
-        count = min(brush.config.processes, len(found))
+        count = min(brush.processes, len(found))
         try:
             alive = _alone(brush, ledger, told) if count == 1 else _together(brush, output, count, told)
         finally:

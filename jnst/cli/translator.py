@@ -98,7 +98,9 @@ class Translator:
         seen = {name: getattr(config, name) for name in ("size", "pairs")}
         if isinstance(net.spec, UnetSpec):
             seen |= {"noise": config.noise, "seed": config.seed}
+        self.processes = 1  # a pass takes milliseconds, and a process its seconds to begin
         self.facts = {"network": net.sha256, "flags": seen}
+        self._told = False  # that pictures are cut in half
         self._translate: Callable[[np.ndarray], object] | None = None
 
     @contextlib.contextmanager
@@ -159,7 +161,8 @@ class Translator:
         half = self._half(picture.size, source)
         if half:
             rgb = half_of(picture.opaque(), half)
-            picture, note = Picture(rgb), f"{source}: an A|B picture, of which {half} goes in (--pairs=no takes all)"
+            picture, note = Picture(rgb), "" if self._told else f"{source}: an A|B picture, of which {half} goes in"
+            self._told = True
         size = images.fit(picture.size, config.size)
         if size[0] * size[1] > images.MOST_PIXELS:
             raise InputError(f"--size={config.size}: {source} would have {size[0]}x{size[1]} pixels; expected fewer")
