@@ -124,9 +124,11 @@ def palette_of(pictures: Iterable[np.ndarray], *, least_share: float = 0.001) ->
     Colors are counted in cells of 8 levels, of which the fullest are looked at first, each with the cells around it. A
     label's color lies 40 levels or more from the others, has its share of all pixels, and at least half of the pixels
     within three cells lie within one. Mixed colors along edges, and nearly all colors of photos, are spread too widely
-    for that. Where the found colors have less than 70% of the pixels near them, the pictures are no label maps. The border of a
-    picture does not count. It takes a set of pictures to be sure: in one alone a mixed color may be frequent enough, and
-    a photo of few plain things may look like a label map.
+    for that. Where the found colors have less than 70% of the pixels near them, the pictures are no label maps. The
+    border of a picture does not count.
+
+    It takes a set of pictures to be sure: in one alone a mixed color may be frequent enough, and a photo of few plain
+    things may look like a label map.
 
     Args:
         pictures: At least one, better ten.
@@ -138,7 +140,7 @@ def palette_of(pictures: Iterable[np.ndarray], *, least_share: float = 0.001) ->
     >>> flag = np.zeros((6, 9, 3))
     >>> flag[:, :3, 0] = flag[:, 3:5, 1] = 1
     >>> palette_of([flag]).tolist()
-    [[0.0, 0.0, 0.0], [1.0, 0.0, 0.0], [0.0, 1.0, 0.0]]
+    [[0.0, 0.0, 0.0], [0.0, 1.0, 0.0], [1.0, 0.0, 0.0]]
     """
     counts, sums = _cells(pictures)
     near, around = _box(counts, 1), _box(counts, 3)

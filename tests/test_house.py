@@ -38,6 +38,7 @@ LAYERS = {
     "nets": 2,
     "lbfgs": 1,
     "calibration": 1,
+    "comparisons": 1,
     "losses": 3,
     "adversarial": 3,
     "distances": 3,

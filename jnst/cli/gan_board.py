@@ -10,11 +10,12 @@ from jnst.errors import InputError
 
 __all__ = ["Board"]
 
-_FOLDER = "tensorboard"
+_FOLDER = "training.tensorboard"
 
 
 class Board:
-    """Events of a training in its folder; of later steps than it goes on from, those that are there count no more.
+    """Events of a training, in `training.tensorboard` of its folder; those of steps that it comes to again, and all of an
+    earlier training, count no more.
 
     Raises:
         InputError: the extra is missing.
@@ -34,6 +35,9 @@ class Board:
             from tensorboardX import SummaryWriter
 
             self._folder.mkdir(parents=True, exist_ok=True)
+            if not after:
+                for path in self._folder.glob("events.out.tfevents.*"):
+                    path.unlink()
             more = {"purge_step": after + 1} if after else {}
             self._writer = SummaryWriter(str(self._folder), **more)
         for row in rows[self._written :]:

@@ -31,6 +31,7 @@ from jnst.config.choices import (
     TOTAL_VARIATIONS,
     UPSAMPLES,
 )
+from jnst.config.combine import PARTS, CombineConfig, check_combine, parse_split
 from jnst.config.dcgan import DCGAN_SIZES, DcganConfig, DcganSampleConfig
 from jnst.config.distill import DistillConfig
 from jnst.config.dream import DREAM_AXES, DREAMS, FILMS, DreamConfig, check_dream
@@ -68,6 +69,10 @@ from jnst.config.values import join_list, parse_channels, parse_layers, parse_mi
 from jnst.config.weights import WeightsConfig
 
 __all__ = [
+    "PARTS",
+    "CombineConfig",
+    "check_combine",
+    "parse_split",
     "ADVERSARIAL_LOSSES",
     "DIRECTIONS",
     "GAN_AXES",

@@ -41,7 +41,10 @@ class GanConfig:
     print_every: int = option(50, "Steps between printed losses and rows of the CSV; 0: each epoch.", lower=0)
     sample_every: int = option(0, "Steps between sheets on the way, always of the same; 0: each epoch.", lower=0)
     checkpoint_every: int = option(500, "Steps between checkpoints, for --resume; 0: none.", lower=0)
-    tensorboard: bool = option(False, "Losses also as TensorBoard's events, in OUTPUT (needs jnst[tensorboard]).")
+    tensorboard: bool = option(
+        False,
+        "Losses also as TensorBoard's events, in OUTPUT/training.tensorboard (needs the extra jnst[tensorboard]).",
+    )
     precision: str = option("float32", "Arithmetic of the convolutions.", choices=("float32", "bfloat16"))
     device: str = option("auto", "auto, cpu, gpu, tpu, or one of several such as gpu:1.")
 

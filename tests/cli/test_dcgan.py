@@ -1,6 +1,7 @@
 """`dcgan` as its user sees it: what a training leaves, that it repeats, how it goes on, what it refuses; samples."""
 
 import csv
+import importlib.util
 import json
 import random
 import shlex
@@ -216,6 +217,34 @@ def test_several_networks_get_a_folder_each_and_one_sheet(studio, capsys):
     capsys.readouterr()
     assert call("two", "--net=3", "--output=c.png", word="sample") == 2
     assert_one_line(capsys.readouterr().err, "--net=3", "seed=0, seed=1")
+
+
+@pytest.mark.slow
+def test_losses_become_tensorboards_events(studio):
+    """Of two runs, the second of which goes on: each step once, and nothing of an earlier training."""
+    pytest.importorskip("tensorboardX", reason="the extra jnst[tensorboard] is not installed")
+    from tensorboardX.proto.event_pb2 import Event
+
+    for flags in (["--steps=9", "--seed=1"], ["--steps=2"], ["--steps=3", "--resume"]):
+        assert call(*SMALL, *flags, "--tensorboard", "--output=o") == 0
+    found = []
+    for path in sorted((studio / "o" / "training.tensorboard").iterdir()):
+        data = path.read_bytes()
+        while data:  # records: length, its check, the event, its check
+            size = int.from_bytes(data[:8], "little")
+            event, data = Event.FromString(data[12 : 12 + size]), data[16 + size :]
+            found += [(event.step, value.simple_value) for value in event.summary.value if value.tag == "generator"]
+    trace = read_json("o/training.json")["trace"]
+    assert [step for step, _ in found] == [row["step"] for row in trace]
+    assert [loss for _, loss in found] == pytest.approx([row["generator"] for row in trace], rel=1e-6)
+
+
+def test_the_extra_that_is_missing_is_named(studio, capsys):
+    if importlib.util.find_spec("tensorboardX") is not None:
+        pytest.skip("the extra jnst[tensorboard] is installed")
+    assert call(*RUN, "--tensorboard", "--output=o") == 2
+    assert_one_line(capsys.readouterr().err, "--tensorboard", "jnst[tensorboard]")
+    assert not (studio / "o").exists()
 
 
 @pytest.mark.slow
