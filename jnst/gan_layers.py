@@ -59,7 +59,7 @@ def arithmetic(x: jax.Array, precision: str) -> jax.Array:
     return x.astype(jnp.bfloat16) if precision == "bfloat16" else x
 
 
-def keys_of(key: jax.Array, count: int, first: int | jax.Array = 0) -> jax.Array:
+def keys_of(key: jax.Array, count: int, *, first: int | jax.Array = 0) -> jax.Array:
     """A key for each picture of a batch, by its number, so that its noise is the same however a batch is spread."""
     return jax.vmap(jax.random.fold_in, (None, 0))(key, first + jnp.arange(count))
 

@@ -59,7 +59,7 @@ def dropped():
 
     @jax.jit
     def of(key, first, layer):
-        keys = gan_layers.keys_of(key, 4, first)
+        keys = gan_layers.keys_of(key, 4, first=first)
         return gan_layers.dropped(keys, jnp.ones((4, 16, 16, 8)), 0.3, layer)
 
     return of

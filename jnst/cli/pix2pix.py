@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from jnst.cli import flags
 from jnst.cli.command import DONE, RESUME, by_word, start
-from jnst.config import CombineConfig, EvaluateConfig, Pix2pixConfig, TranslateConfig, check, check_gan
+from jnst.config import CombineConfig, EvaluateConfig, Pix2pixConfig, TranslateConfig, check, check_combine, check_gan
 from jnst.errors import InputError
 
 __all__ = ["main"]
@@ -41,7 +41,7 @@ def _combine(argv, interrupt):
     with interrupt:
         values, _ = parsed
         config = flags.to_config(CombineConfig, values)
-        check(config)
+        check_combine(config)
         from jnst.cli import combining
 
         return combining.run(config, interrupt)

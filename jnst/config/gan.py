@@ -14,6 +14,7 @@ GAN_AXES = ("seed", "learning_rate", "discriminator_learning_rate", "beta1")
 """Flags that are traced, so that their values share one program."""
 
 LAST_SEED = 2**32 - 1
+"""The largest: a key takes in 32 bits."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -109,5 +109,5 @@ def apply(
     >>> jax.eval_shape(lambda: apply(None, init(jax.random.key(0), spec), jnp.ones((1, 99, 70, 3)), spec)).shape
     (1, 99, 70, 3)
     """
-    keys = None if key is None else keys_of(key, len(images), first)
+    keys = None if key is None else keys_of(key, len(images), first=first)
     return _Unet(spec).apply({"params": dict(params)}, keys, images, axis_name)

@@ -74,6 +74,7 @@ def test_pairs_stand_side_by_side_under_their_names(folders, capsys):
     assert "train" in out
 
 
+@pytest.mark.slow
 def test_the_split_is_by_the_name_and_the_seed(folders):
     for number in range(6, 40):
         _noise(folders / f"a/{number}.png", (1, 1))
@@ -211,7 +212,7 @@ def test_a_folder_in_the_way_is_never_replaced(folders, capsys):
     "note", [b'["train/../../a/1.png", "/etc/passwd"]', b'{"train": 1}', b"[" * 9999, b"\xff", b'["train", 3]', b"3"]
 )
 def test_a_damaged_note_of_what_is_ours_does_no_harm(folders, note):
-    (folders / "out").mkdir()
+    (folders / "out" / "train").mkdir(parents=True)
     (folders / "out" / combining.OURS).write_bytes(note)
     assert run(split="1,0,0") == run(split="1,0,0") == 0
     expected = [*(f"train/{number}.png" for number in range(1, 5)), "train/deep/5.png"]

