@@ -18,8 +18,14 @@ _LEAK = 0.2  # of what is below 0
 _SPREAD = 0.02
 _LEVELS = 256  # dropout draws bytes, which is four times as fast as numbers
 
-placeholder = nn.initializers.zeros
-"""Of parameters that `drawn` gives their first numbers."""
+
+def placeholder(key: jax.Array, shape: tuple[int, ...]) -> jax.Array:
+    """Zeros, for a parameter whose first numbers `drawn` gives.
+
+    >>> placeholder(jax.random.key(0), (2,)).tolist()
+    [0.0, 0.0]
+    """
+    return jnp.zeros(shape)
 
 
 class Norm(nn.Module):

@@ -14,8 +14,8 @@ _FOLDER = "training.tensorboard"
 
 
 class Board:
-    """Events of a training, in `training.tensorboard` of its folder; those of steps that it comes to again, and all of an
-    earlier training, count no more.
+    """Events of a training, in `training.tensorboard` of its folder; of an earlier one they are removed, and those of
+    steps that it comes to again count no more.
 
     Raises:
         InputError: the extra is missing.
