@@ -104,7 +104,8 @@ def test_two_updates_are_those_of_pytorch():
 @pytest.mark.slow
 def test_losses_are_their_parts():
     """With batch normalization and transposed convolutions PyTorch's; with each weight at 0, what is left of them."""
-    params = train.Pair(*golden.start("cyclegan").values())
+    found = golden.start("cyclegan")
+    params = train.Pair(found["generator"], found["discriminator"])
     images = golden.load()["pictures"]
     batch = tuple(golden.ranged(each, np.float32) for each in (images[:2], images[4:6]))
     base = _game(size=golden.SIZE, norm="batch", upsample="transpose", pool=0)
@@ -127,18 +128,18 @@ def test_losses_are_their_parts():
 
 @pytest.mark.slow
 def test_it_learns_to_come_back_and_to_change_the_kind():
-    """Red waves and blue ones; held out are others of both. The tint is +-60 of 255 in red and in blue."""
+    """Red waves and blue ones; held out are others of both, whose tint is about 0.47 one way or the other."""
     a, b = _kinds(68, 32)
     source = lambda step: (a[2 * step % 64 :][:2], b[2 * step % 64 :][:2])  # noqa: E731
     result = games.run(KEY, _begin([_choice(rate=3e-3)], _golden(STEPS), batch=2), source, an_epoch=20)
     assert result.trace[-1]["cycle"] < 0.5 * result.trace[0]["cycle"]
-    print([(round(r["cycle"], 3), round(r["identity"], 3), round(r["discriminator"], 3)) for r in result.trace])
     ours, net = result.variables[0], golden.RESNET
     for way, images, sign in (("AtoB", a[64:], 1), ("BtoA", b[64:], -1)):
         given = images / np.float32(255)
         made = np.asarray(cyclegan.translate(ours[way], given, net))
         tint = lambda each: float((each[..., 2] - each[..., 0]).mean())  # noqa: E731
-        print(way, tint(given), tint(made))
+        assert sign * tint(given) < -0.3
+        assert sign * tint(made) > 0.3, (way, tint(made))
 
 
 STEPS = 300
@@ -200,20 +201,21 @@ sys.path[:0] = [sys.argv[1]]
 from tasks import test_cyclegan as t
 # All devices have one pool, which sees the whole batch.
 one, two = jax.devices()[:1], jax.devices()[:2]
-spec = t._spec(steps=3)
+spec = t._spec(steps=2)
 assert t._begin(devices=two).mesh.shape["batch"] == 2
 kept = [[], []]
 runs = [
-    t._run(t._begin(spec=spec, devices=devices), callback=lambda record, own=own: own.append(record.snapshot()) or False)
+    t._run(t._begin(spec=spec, devices=devices), callback=lambda record, own=own: own.append(record.snapshot()))
     for devices, own in zip((one, two), kept)
 ]
-t._assert_close(runs[0].variables, runs[1].variables, 2e-4)
 for ours, theirs in zip(runs[0].trace, runs[1].trace, strict=True):
     assert ours == t.pytest.approx(theirs, rel=2e-4), (ours, theirs)
-pools = [
-    t.train.restore(t._begin(spec=spec).state, own[-1].leaves).networks.discriminator.extra for own in kept
-]
-t._assert_close(*pools, 1e-3)
+states = [t.train.restore(t._begin(spec=spec).state, own[-1].leaves).networks for own in kept]
+t._assert_close(*(networks.discriminator.extra for networks in states), 1e-3)
+# Not the parameters: where a gradient is 0 but for rounding, Adam goes either way.
+mus = [[side.opt_state[0].mu for side in networks] for networks in states]
+for ours, theirs in zip(*map(jax.tree.leaves, mus), strict=True):
+    t.np.testing.assert_allclose(ours, theirs, rtol=0, atol=1e-3 * abs(theirs).max() + 1e-6)
 print("same")
 """
 
