@@ -1,4 +1,4 @@
-"""CycleGAN trained: two updates against PyTorch with the pools, several at once as each alone, exact resume, a batch
+"""CycleGAN trained: two updates against PyTorch with the pools, exact resume, a batch
 spread over devices, and its use."""
 
 import dataclasses
@@ -146,19 +146,12 @@ STEPS = 300
 
 
 @pytest.mark.slow
-def test_several_at_once_are_what_each_alone_is_and_it_goes_on_to_the_same_bytes():
-    """The pools of three are full in the first step, of batches of four."""
-    choices = [_choice(0), _choice(1, rate=1e-3, other=5e-4)]
-    several = _run(_begin(choices))
-    for net, choice in enumerate(choices):
-        kept = []
-        alone = _run(_begin([choice]), callback=lambda record, kept=kept: kept.append(record.snapshot()) or False)
-        _assert_close(several.variables[net], alone.variables[0], 2e-4)
-        rows = [{**row, "net": 0} for row in several.trace if row["net"] == net]
-        assert [row["step"] for row in rows] == [row["step"] for row in alone.trace] == [3, 4]
-        for ours, theirs in zip(rows, alone.trace, strict=True):
-            assert ours == pytest.approx(theirs, rel=2e-4)
-    assert several.trace[0]["generator"] != several.trace[1]["generator"]  # they are two networks
+def test_it_goes_on_to_the_same_bytes():
+    """The pools of three are full in the first step, of batches of four. (Several at once: tests/tasks/test_pix2pix.py;
+    it is the same program.)"""
+    choice, kept = _choice(1, rate=1e-3, other=5e-4), []
+    alone = _run(_begin([choice]), callback=lambda record: kept.append(record.snapshot()))
+    assert [row["step"] for row in alone.trace] == [3, 4]
     for done in (1, 3):  # within an epoch, and after a row
         again = []
         callback = lambda record, again=again: again.append(record.snapshot()) or False  # noqa: E731
