@@ -6,7 +6,6 @@ import functools
 from pathlib import Path
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from flax.traverse_util import flatten_dict, unflatten_dict
 
@@ -80,8 +79,8 @@ def replaced(prepared, name):
     networks = prepared.state.networks
     for side, params in start(name).items():
         state = getattr(networks, side)
-        params = jax.tree.map(lambda leaf: jnp.asarray(leaf[None]), params)
-        assert jax.tree.structure(params) == jax.tree.structure(state.params)
+        # Where they were: elsewhere, the program would be another one.
+        params = jax.tree.map(lambda leaf, old: jax.device_put(leaf[None], old.sharding), params, state.params)
         copy = jax.tree.map(lambda leaf: leaf.copy(), params)
         networks = networks._replace(**{side: state._replace(params=params, average=copy)})
     return prepared._replace(state=prepared.state._replace(networks=networks))
@@ -111,7 +110,7 @@ def assert_updated(networks, name, updates=2):
 @contextlib.contextmanager
 def quickly():
     """Programs are compiled in half the time, to run slower."""
-    before = jax.config.jax_disable_most_optimizations
+    before = jax.config.read("jax_disable_most_optimizations")
     jax.config.update("jax_disable_most_optimizations", True)
     try:
         yield

@@ -3,6 +3,7 @@ spread over devices, and its use."""
 
 import dataclasses
 import os
+import pickle
 import subprocess
 import sys
 
@@ -21,9 +22,9 @@ KEY = jax.random.key(0)
 SIDE, PLACES = 8, 3
 
 
-def _game(*, size=SIDE, norm="instance", **more):
+def _game(*, size=SIDE, blocks=0, norm="instance", upsample="resize", **more):
     return cyclegan.Game(
-        net=dataclasses.replace(golden.RESNET, norm=norm, upsample=more.pop("upsample", "resize")),
+        net=dataclasses.replace(golden.RESNET, blocks=blocks, norm=norm, upsample=upsample),
         judge=dataclasses.replace(golden.JUDGE, norm=norm),
         size=size,
         **{"pool": PLACES, **more},
@@ -74,7 +75,7 @@ def _assert_close(one, other, tolerance):
 
 
 def _golden(steps=2):
-    return _spec(_game(size=golden.SIZE, pool=2), steps=steps)
+    return _spec(_game(size=golden.SIZE, blocks=1, pool=2), steps=steps)
 
 
 @pytest.mark.slow
@@ -108,7 +109,7 @@ def test_losses_are_their_parts():
     params = train.Pair(found["generator"], found["discriminator"])
     images = golden.load()["pictures"]
     batch = tuple(golden.ranged(each, np.float32) for each in (images[:2], images[4:6]))
-    base = _game(size=golden.SIZE, norm="batch", upsample="transpose", pool=0)
+    base = _game(size=golden.SIZE, blocks=1, norm="batch", upsample="transpose", pool=0)
     changed = {"whole": {}, "no identity": {"identity_weight": 0.0}, "no cycle": {"cycle_weight": 0.0}}
 
     @jax.jit
@@ -116,7 +117,8 @@ def test_losses_are_their_parts():
         each = {name: dataclasses.replace(base, **change) for name, change in changed.items()}
         return {name: game.loss(KEY, params, train.Pair({}, {}), batch)[1][0] for name, game in each.items()}
 
-    found = of(params)
+    with golden.quickly():
+        found = of(params)
     whole = found["whole"]
     np.testing.assert_allclose([whole[name] for name in cyclegan.TERMS], golden.load()["other/terms"][0], rtol=1e-5)
     assert float(found["no identity"]["identity"]) == 0
@@ -131,7 +133,7 @@ def test_it_learns_to_come_back_and_to_change_the_kind():
     """Red waves and blue ones; held out are others of both, whose tint is about 0.47 one way or the other."""
     a, b = _kinds(68, 32)
     source = lambda step: (a[2 * step % 64 :][:2], b[2 * step % 64 :][:2])  # noqa: E731
-    result = games.run(KEY, _begin([_choice(rate=3e-3)], _golden(STEPS), batch=2), source, an_epoch=20)
+    result = games.run(KEY, _begin([_choice(rate=3e-3)], _golden(300), batch=2), source, an_epoch=20)
     assert result.trace[-1]["cycle"] < 0.5 * result.trace[0]["cycle"]
     ours, net = result.variables[0], golden.RESNET
     for way, images, sign in (("AtoB", a[64:], 1), ("BtoA", b[64:], -1)):
@@ -142,33 +144,63 @@ def test_it_learns_to_come_back_and_to_change_the_kind():
         assert sign * tint(made) > 0.3, (way, tint(made))
 
 
-STEPS = 300
+def choices():
+    """Of two networks."""
+    return [_choice(0), _choice(1, rate=1e-3, other=5e-4)]
+
+
+def kept_of(prepared):
+    """A whole run: its result, and a snapshot after each step."""
+    kept = []
+    result = _run(prepared, callback=lambda record: kept.append(record.snapshot()))
+    return result, kept
+
+
+@pytest.fixture(scope="module")
+def alone():
+    """Each of two networks by itself."""
+    with golden.quickly():
+        return [kept_of(_begin([choice])) for choice in choices()]
 
 
 @pytest.mark.slow
-def test_it_goes_on_to_the_same_bytes():
-    """The pools of three are full in the first step, of batches of four. (Several at once: tests/tasks/test_pix2pix.py;
-    it is the same program.)"""
-    choice, kept = _choice(1, rate=1e-3, other=5e-4), []
-    alone = _run(_begin([choice]), callback=lambda record: kept.append(record.snapshot()))
-    assert [row["step"] for row in alone.trace] == [3, 4]
-    for done in (1, 3):  # within an epoch, and after a row
-        again = []
-        callback = lambda record, again=again: again.append(record.snapshot()) or False  # noqa: E731
-        rest = _run(_begin([choice], snapshot=kept[done - 1]), callback=callback)
-        assert rest.trace == alone.trace
-        assert len(kept) - done == len(again)
-        for ours, theirs in zip(again[-1].leaves, kept[-1].leaves, strict=True):  # the pools among them
-            assert ours.tobytes() == theirs.tobytes()
-    pools = train.restore(_begin([choice]).state, kept[0].leaves).networks.discriminator.extra
-    assert [pools[name].taken.tolist() for name in "AB"] == [[PLACES], [PLACES]]
-    empty = train.restore(_begin([choice]).state, kept[0].leaves)
-    networks = empty.networks
-    bare = jax.tree.map(jnp.zeros_like, networks.discriminator.extra)
-    networks = networks._replace(discriminator=networks.discriminator._replace(extra=bare))
-    forgot = _run(_begin([choice])._replace(state=empty._replace(networks=networks)))
-    # Without its pools it is another training.
-    assert forgot.trace[-1]["discriminator"] != alone.trace[-1]["discriminator"]
+def test_it_goes_on_to_the_same_bytes_with_its_pools(alone):
+    """From within an epoch. The pools of three are full in the first step, of batches of four."""
+    (whole, kept), done = alone[1], 2
+    begin = lambda **more: _begin(choices()[1:], **more)  # noqa: E731
+    with golden.quickly():
+        rest, again = kept_of(begin(snapshot=kept[done - 1]))
+        state = begin(snapshot=kept[done - 1]).state
+        judges = state.networks.discriminator
+        assert [judges.extra[name].taken.tolist() for name in "AB"] == [[PLACES], [PLACES]]
+        judges = judges._replace(extra=begin().state.networks.discriminator.extra)
+        forgot = _run(begin()._replace(state=state._replace(networks=state.networks._replace(discriminator=judges))))
+    assert rest.trace == whole.trace[-len(rest.trace) :]
+    assert len(again) == len(kept) - done
+    for ours, theirs in zip(again[-1].leaves, kept[-1].leaves, strict=True):  # the pools among them
+        assert ours.tobytes() == theirs.tobytes()
+    # With empty pools it is another training.
+    assert forgot.trace[-1]["discriminator"] != whole.trace[-1]["discriminator"]
+
+
+def assert_same(ours, theirs, nets=(0, 0)):
+    """A network of each of two runs: rows of the trace, the pools, and Adam's moments. Not the parameters: where a
+    gradient is 0 but for rounding, Adam goes either way."""
+    rows, found = [], []
+    for (result, kept), net in zip((ours, theirs), nets, strict=True):
+        rows.append([{**row, "net": 0} for row in result.trace if row["net"] == net])
+        start = _begin(choices()[: 1 + max(row["net"] for row in result.trace)])
+        networks = train.restore(start.state, kept[-1].leaves).networks
+        found.append(jax.tree.map(lambda leaf, net=net: leaf[net], networks))
+    assert [row["step"] for row in rows[0]] == [row["step"] for row in rows[1]] == [3, 4]
+    for one, other in zip(*rows, strict=True):
+        assert one == pytest.approx(other, rel=5e-4), (one, other)
+    _assert_close(*(networks.discriminator.extra for networks in found), 1e-3)
+    for one, other in zip(*(networks for networks in found), strict=True):
+        moments = [jax.tree.leaves(side.opt_state[0].mu) for side in (one, other)]
+        largest = max(float(jnp.abs(leaf).max()) for leaf in moments[1])
+        for mine, yours in zip(*moments, strict=True):
+            np.testing.assert_allclose(mine, yours, rtol=0, atol=1e-3 * largest)
 
 
 @pytest.mark.slow
@@ -189,36 +221,35 @@ def test_use_is_of_each_picture_alone_and_of_any_size():
 
 
 _SPREAD = """
-import sys, jax
-sys.path[:0] = [sys.argv[1]]
+import pickle, sys, jax
+sys.path.insert(0, sys.argv[1])
 from tasks import test_cyclegan as t
-# All devices have one pool, which sees the whole batch.
-one, two = jax.devices()[:1], jax.devices()[:2]
-spec = t._spec(steps=2)
-assert t._begin(devices=two).mesh.shape["batch"] == 2
-kept = [[], []]
-runs = [
-    t._run(t._begin(spec=spec, devices=devices), callback=lambda record, own=own: own.append(record.snapshot()))
-    for devices, own in zip((one, two), kept)
-]
-for ours, theirs in zip(runs[0].trace, runs[1].trace, strict=True):
-    assert ours == t.pytest.approx(theirs, rel=2e-4), (ours, theirs)
-states = [t.train.restore(t._begin(spec=spec).state, own[-1].leaves).networks for own in kept]
-t._assert_close(*(networks.discriminator.extra for networks in states), 1e-3)
-# Not the parameters: where a gradient is 0 but for rounding, Adam goes either way.
-mus = [[side.opt_state[0].mu for side in networks] for networks in states]
-for ours, theirs in zip(*map(jax.tree.leaves, mus), strict=True):
-    t.np.testing.assert_allclose(ours, theirs, rtol=0, atol=1e-3 * abs(theirs).max() + 1e-6)
+with open(sys.argv[2], "rb") as file:
+    alone = pickle.load(file)
+two = jax.devices()[:2]
+# Two networks, of which each device has one.
+several = t._begin(t.choices(), devices=two)
+assert several.mesh.shape == {"nets": 2, "batch": 1}
+run = t.kept_of(several)
+for net in (0, 1):
+    t.assert_same(run, alone[net], (net, 0))
+assert run[0].trace[0]["generator"] != run[0].trace[1]["generator"]
+# A batch, of which each device has half: they have one pool, which sees the whole batch.
+cut = t._begin(t.choices()[:1], devices=two)
+assert cut.mesh.shape == {"nets": 1, "batch": 2}
+t.assert_same(t.kept_of(cut), alone[0])
 print("same")
 """
 
 
 @pytest.mark.slow
-def test_over_several_devices_it_is_the_same_training():
+def test_several_at_once_and_over_several_devices_are_what_each_alone_is(alone, tmp_path):
     folder = os.path.dirname(os.path.dirname(__file__))
+    (tmp_path / "alone").write_bytes(pickle.dumps(alone))
+    own = {"JAX_NUM_CPU_DEVICES": "2", "JAX_PLATFORMS": "cpu", "JAX_DISABLE_MOST_OPTIMIZATIONS": "1"}
     done = subprocess.run(
-        [sys.executable, "-P", "-c", _SPREAD, folder],
-        env={**os.environ, "JAX_NUM_CPU_DEVICES": "2", "JAX_PLATFORMS": "cpu"},
+        [sys.executable, "-P", "-c", _SPREAD, folder, str(tmp_path / "alone")],
+        env={**os.environ, **own},
         capture_output=True,
         text=True,
         timeout=300,
