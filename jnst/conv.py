@@ -22,7 +22,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-__all__ = ["conv3x3", "pays", "prepare", "transform"]
+__all__ = ["conv3x3", "conv3x3_trained", "pays", "prepare", "transform"]
 
 _POINTS = (Fraction(0), Fraction(3, 4), Fraction(-3, 4), Fraction(4, 3), Fraction(-4, 3))  # and infinity
 _TILE = 4  # outputs of a tile, along each side
@@ -67,6 +67,55 @@ def conv3x3(
     (4, 5, 7)
     """
     return _conv(x, kernel, bias, winograd, padding, rectify)
+
+
+def conv3x3_trained(x: jax.Array, kernel: jax.Array, *, padding: str = "reflect") -> jax.Array:
+    """The same of a batch by Winograd's filtering, where the kernel learns: its transform is made anew each time, and
+    its gradient, too, is 36 products where the sum over pixels and taps has 144 (the transpose of the same algorithm).
+
+    Args:
+        x: `[N, H, W, in]`.
+        kernel: `[3, 3, in, out]`.
+        padding: `reflect`, `replicate` or `wrap`.
+
+    >>> conv3x3_trained(jnp.ones((2, 4, 5, 2)), jnp.ones((3, 3, 2, 7))).shape
+    (2, 4, 5, 7)
+    """
+    return _trained(x, kernel, padding)
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(2,))
+def _trained(x, kernel, padding):
+    return _trained_forward(x, kernel, padding)[0]
+
+
+def _trained_forward(x, kernel, padding):
+    winograd = transform(kernel)
+    return _winograd(padding, 0, False, False)(x, winograd), (x, winograd)
+
+
+def _trained_backward(padding, kept, change):
+    x, winograd = kept
+    of_x = _winograd("zeros", 1, False, True)(change, winograd)
+    of_x = jax.vmap(lambda change: _folded(change, padding))(of_x)
+    return of_x, _of_kernel(jax.vmap(lambda x: _bordered(x, padding))(x), change)
+
+
+_trained.defvjp(_trained_forward, _trained_backward)
+
+
+def _of_kernel(x, change):
+    """The gradient at the kernel, of maps with their border and of the change of the results, which are a pixel less
+    on each side: G^T ((B^T x B) * (A change A^T)) G, summed over tiles."""
+    outputs, taps, inputs = _matrices()
+    more = [(0, 0), *((0, -length % _TILE) for length in change.shape[1:3]), (0, 0)]  # zeros change nothing
+    x = _tiles(jnp.pad(x, more), inputs, _TAPS - 1)
+    change = _tiles(jnp.pad(change, more), outputs.T, 0)
+    products = lax.dot_general(x, change, (((1,), (1,)), ((0,), (0,))), precision=lax.Precision.HIGHEST)
+    taps = jnp.asarray(taps, products.dtype)
+    highest = functools.partial(jnp.einsum, precision=lax.Precision.HIGHEST)
+    rows = highest("pi,pqcd->iqcd", taps, products.reshape(_WINDOW, _WINDOW, *products.shape[1:]))
+    return highest("qj,iqcd->ijcd", taps, rows)
 
 
 def prepare(kernel: jax.Array, platform: str) -> jax.Array | None:
@@ -292,18 +341,25 @@ def _with_border(x, image, start, size, beyond):
 def _band(x, kernel, turned):
     """The convolution of `[n, 4 r + 2, 4 c + 2, in]` without border: `[n, 4 r, 4 c, out]`."""
     outputs, _, inputs = _turned() if turned else _matrices()
-    n, height, width, channels = x.shape
+    n, height, width, _ = x.shape
     r, c = (height - 2) // _TILE, (width - 2) // _TILE
-    step = lambda array, axis, i, tiles: lax.slice_in_dim(array, i, i + _TILE * (tiles - 1) + 1, _TILE, axis)  # noqa: E731
-    apart = lax.optimization_barrier  # or XLA would fuse passes, and compute the earlier one six times
-    x = apart(_combine(inputs, [step(x, 1, i, r) for i in range(_WINDOW)], 0))  # [6, n, r, width, in]
-    x = apart(_combine(inputs, [step(x, 3, i, c) for i in range(_WINDOW)], 1))  # [6, 6, n, r, c, in]
-    x = x.reshape(_WINDOW**2, n * r * c, channels)
+    x, apart = _tiles(x, inputs, _TAPS - 1), lax.optimization_barrier
     y = lax.dot_general(x, kernel, (((2,), (2 if turned else 1,)), ((0,), (0,))), precision=lax.Precision.HIGHEST)
     y = apart(y).reshape(_WINDOW, _WINDOW, n, r, c, -1)
     y = apart(_combine(outputs, [y[:, q] for q in range(_WINDOW)], 4)).reshape(_WINDOW, n, r, _TILE * c, -1)
     y = _combine(outputs, [y[p] for p in range(_WINDOW)], 2)
     return y.reshape(n, _TILE * r, _TILE * c, -1)
+
+
+def _tiles(x, matrix, beyond):
+    """The transform of tiles of `[n, 4 r + beyond, 4 c + beyond, C]` by a matrix of six rows: `[36, n r c, C]`."""
+    n, height, width, channels = x.shape
+    r, c = (height - beyond) // _TILE, (width - beyond) // _TILE
+    step = lambda array, axis, i, tiles: lax.slice_in_dim(array, i, i + _TILE * (tiles - 1) + 1, _TILE, axis)  # noqa: E731
+    apart, size = lax.optimization_barrier, matrix.shape[1]  # or XLA would fuse passes, and compute one six times
+    x = apart(_combine(matrix, [step(x, 1, i, r) for i in range(size)], 0))  # [6, n, r, width, C]
+    x = apart(_combine(matrix, [step(x, 3, i, c) for i in range(size)], 1))  # [6, 6, n, r, c, C]
+    return x.reshape(_WINDOW**2, n * r * c, channels)
 
 
 def _combine(matrix, parts: Sequence[jax.Array], axis):

@@ -11,7 +11,7 @@ import numpy as np
 from jax import lax
 
 from jnst import compiler
-from jnst.conv import conv3x3, pays, prepare
+from jnst.conv import LEAST_CHANNELS, conv3x3_trained, pays
 
 __all__ = ["FEW", "MOST_PIXELS", "conv", "even_conv", "transposed_conv", "up_conv"]
 
@@ -26,32 +26,35 @@ MOST_PIXELS = 2**16
 faster."""
 
 
-def conv(
-    x: jax.Array, kernel: jax.Array, *, stride: int = 1, border: str = "reflect", trained: bool = True
-) -> jax.Array:
+def conv(x: jax.Array, kernel: jax.Array, *, stride: int = 1, border: str = "reflect") -> jax.Array:
     """Cross-correlation (deep learning's convolution): `[N, H, W, in]` -> `[N, ceil(H / stride), ..., out]`.
+
+    Where that is faster, it and its gradients run by `jnst.conv`'s Winograd.
 
     Args:
         x: Maps.
         kernel: `[k, k, in, out]`, k odd.
         stride: Between the places where it is laid, the first being the map's first pixel.
         border: What stands beyond the border, one of `config.STYLENET_BORDERS`.
-        trained: False: no gradient will be asked for, and it runs by `jnst.conv`'s Winograd where that is faster.
 
     >>> conv(jnp.ones((1, 5, 8, 2)), jnp.ones((3, 3, 2, 7)), stride=2).shape
     (1, 3, 4, 7)
     """
-    small = x.shape[1] * x.shape[2] <= MOST_PIXELS
-    if not trained and small and stride == 1 and kernel.shape[0] == 3 and pays(x[0], kernel):
-        prepared = prepare(kernel, compiler.platform())
-        if prepared is not None:
-            bias = jnp.zeros(kernel.shape[3], x.dtype)
-            return jax.vmap(lambda x: conv3x3(x, kernel, bias, padding=border, winograd=prepared))(x)
+    if stride == 1 and kernel.shape[0] == 3 and _by_winograd(x, kernel):
+        return conv3x3_trained(x, kernel, padding=border)
     around = kernel.shape[0] // 2
     x = jnp.pad(x, ((0, 0), (around, around), (around, around), (0, 0)), mode=_MODES[border])
     if stride == 1 and kernel.shape[3] <= FEW < kernel.shape[2]:
         return _by_rows(x, kernel)
     return _plain(x, kernel, stride)
+
+
+def _by_winograd(x, kernel):
+    """Whether that is faster."""
+    least = LEAST_CHANNELS.get(compiler.platform())
+    if least is None or kernel.shape[2] < least[0] or kernel.shape[3] < least[1] or kernel.dtype.itemsize < 4:
+        return False
+    return x.shape[1] * x.shape[2] <= MOST_PIXELS and pays(x[0], kernel)
 
 
 def _plain(x, kernel, stride=1):

@@ -255,3 +255,30 @@ def test_gradients_by_planes_under_vmap_equal_a_loop(x64, rng, padding):
     for i in range(2):
         for mine, expected in zip(ours, plain_vjp(*(array[i] for array in arrays), padding, True), strict=True):
             np.testing.assert_allclose(mine[i], expected, rtol=0, atol=1e-12 * np.abs(expected).max())
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("padding", ["reflect", "replicate", "wrap"])
+@pytest.mark.parametrize("size", [(5, 7), (8, 12)])
+def test_kernels_that_learn_have_the_gradients_of_the_direct_sum(x64, rng, padding, size):
+    """float64, to rounding; of a batch, and of a batch of networks."""
+    x, change = (jnp.asarray(rng.standard_normal((2, 2, *size, channels))) for channels in (3, 4))
+    kernels = jnp.asarray(rng.standard_normal((2, 3, 3, 3, 4)))
+
+    def direct(x, kernel):
+        x = jnp.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0)), mode=MODES[padding])
+        return lax.conv_general_dilated(x, kernel, (1, 1), "VALID", dimension_numbers=("NHWC", "HWIO", "NHWC"))
+
+    def both(of):
+        def one(x, kernel, change):
+            result, back = jax.vjp(of, x, kernel)
+            return result, *back(change)
+
+        return one
+
+    ours = functools.partial(conv.conv3x3_trained, padding=padding)
+    together = jax.vmap(both(ours))(x, kernels, change)
+    for net, each in enumerate(zip(x, kernels, change, strict=True)):
+        for one, several, other in zip(both(ours)(*each), together, both(direct)(*each), strict=True):
+            np.testing.assert_allclose(one, other, rtol=0, atol=1e-11)
+            np.testing.assert_allclose(several[net], other, rtol=0, atol=1e-11)

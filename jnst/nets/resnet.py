@@ -29,7 +29,6 @@ _HALVINGS = 2
 
 class _Resnet(nn.Module):
     spec: ResnetSpec
-    trained: bool
 
     @nn.compact
     def __call__(self, x, axis_name):
@@ -55,7 +54,7 @@ class _Resnet(nn.Module):
     def _product(self, name, x, width, *, kernel=3, stride=1, rise=None, size=(None, None)):
         kernel = self.param(name, placeholder, (kernel, kernel, x.shape[-1], width))
         x, kernel = (arithmetic(each, self.spec.precision) for each in (x, kernel))
-        x = rise(x, kernel) if rise else convs.conv(x, kernel, stride=stride, trained=self.trained)
+        x = rise(x, kernel) if rise else convs.conv(x, kernel, stride=stride)
         x = x[:, : size[0], : size[1]]  # before normalization: what is cut off counts nowhere
         return x.astype(jnp.promote_types(x.dtype, jnp.float32))
 
@@ -66,7 +65,7 @@ def init(key: jax.Array, spec: ResnetSpec) -> Mapping[str, object]:
     >>> jax.eval_shape(lambda: init(jax.random.key(0), ResnetSpec(blocks=1, width=4)))["block_0_0"].shape
     (3, 3, 16, 16)
     """
-    shapes = jax.eval_shape(lambda: _Resnet(spec, True).init(key, jnp.zeros((1, 16, 16, 3)), None))
+    shapes = jax.eval_shape(lambda: _Resnet(spec).init(key, jnp.zeros((1, 16, 16, 3)), None))
     return drawn(key, shapes["params"])
 
 
@@ -75,7 +74,6 @@ def apply(
     images: jax.Array,
     spec: ResnetSpec,
     *,
-    trained: bool = False,
     axis_name: str | None = None,
 ) -> jax.Array:
     """Pictures from pictures, of the size that went in.
@@ -84,11 +82,10 @@ def apply(
         params: From `init`, trained.
         images: `[N, H, W, 3]` in [-1, 1].
         spec: Static.
-        trained: Whether a gradient will be asked for.
         axis_name: The mesh's axis that a batch is spread over, where it is.
 
     >>> spec = ResnetSpec(width=2, blocks=1)
     >>> jax.eval_shape(lambda: apply(init(jax.random.key(0), spec), jnp.ones((1, 30, 21, 3)), spec)).shape
     (1, 30, 21, 3)
     """
-    return _Resnet(spec, trained).apply({"params": dict(params)}, images, axis_name)
+    return _Resnet(spec).apply({"params": dict(params)}, images, axis_name)

@@ -74,11 +74,11 @@ class _Layer(nn.Module):
             self.mean = self.variable("running", "mean", jnp.zeros, everywhere)
             self.variance = self.variable("running", "variance", jnp.ones, everywhere)
 
-    def convolved(self, x, size=None, trained=False):
+    def convolved(self, x, size=None):
         if self.rises:
             rise = convs.up_conv if self.spec.upsample == "resize" else convs.transposed_conv
             return rise(x, self.weights)[:, : size[0], : size[1]]
-        return convs.conv(x, self.weights, stride=self.stride, border=self.spec.border, trained=trained)
+        return convs.conv(x, self.weights, stride=self.stride, border=self.spec.border)
 
     def normalized(self, x, how, moments=None):
         moments = moments or self._moments(x, how)
@@ -156,7 +156,7 @@ class _StyleNet(nn.Module):
     def _through(self, layers, x, how, until=None, sizes=None):
         """The layers in turn; `until` one of them, the map that it would normalize."""
         for place, layer in enumerate(layers):
-            x = layer.convolved(x, sizes and sizes[place], how.train)
+            x = layer.convolved(x, sizes and sizes[place])
             if layer.name == until:
                 return x
             x = layer.normalized(x, how, how.given.get(layer.name))

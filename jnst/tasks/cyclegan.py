@@ -64,7 +64,7 @@ class Game:
         real = dict(zip("AB", batch, strict=True))
         made, same = self._first_pass(params.generator, real, axis_name)
         back = {
-            to: resnet.apply(params.generator[way], made[of], self.net, trained=True, axis_name=axis_name)
+            to: resnet.apply(params.generator[way], made[of], self.net, axis_name=axis_name)
             for to, of, way in (("A", "B", "BtoA"), ("B", "A", "AtoB"))
         }
         judged = lambda name, images: patchgan.apply(  # noqa: E731
@@ -91,7 +91,7 @@ class Game:
         """What is made of the pictures, by kind; and what of those that are of the target's kind already."""
         made, same = {}, {}
         for to, of, way in (("B", "A", "AtoB"), ("A", "B", "BtoA")):
-            ours = functools.partial(resnet.apply, generators[way], spec=self.net, trained=True, axis_name=axis_name)
+            ours = functools.partial(resnet.apply, generators[way], spec=self.net, axis_name=axis_name)
             if not self.identity_weight:
                 made[to] = ours(real[of])
             elif self.net.norm == "instance":  # each by itself whatever stands beside it: one pass

@@ -11,7 +11,7 @@ from jnst.config.choices import UPSAMPLES
 from jnst.nets import resnet
 
 KEY = jax.random.key(0)
-apply = jax.jit(resnet.apply, static_argnames=("spec", "trained"))
+apply = jax.jit(resnet.apply, static_argnames=("spec",))
 
 
 @pytest.mark.slow
