@@ -221,7 +221,7 @@ def _fetched(terms):
 
 def _variables(key, state, spec):
     """Of each network's averaged generator, on the host."""
-    average = jax.device_get(state.networks.generator.average)
+    average = jax.device_get(train.averaged(state.networks.generator))
     each = [jax.tree.map(lambda leaf, at=at: np.array(leaf[at]), average) for at in range(len(state.sums["generator"]))]
     return [jax.tree.map(np.array, jax.device_get(_taken(key, one, spec.game))) for one in each]
 

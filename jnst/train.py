@@ -24,6 +24,7 @@ __all__ = [
     "Pair",
     "PairLoss",
     "TrainState",
+    "averaged",
     "init",
     "learning_rate",
     "leaves",
@@ -62,7 +63,7 @@ class TrainState(NamedTuple):
     """Everything the next step needs."""
 
     params: object
-    average: object  # iterate averaging: an exponential moving average of the params
+    average: object  # iterate averaging: an exponential moving average of the params; None where it does not decay
     opt_state: optax.OptState
     extra: object
     step: jax.Array  # int32: updates made
@@ -105,7 +106,8 @@ def init(params: object, extra: object, rates: Rates, config: TrainConfig) -> Tr
     """The state before the first update. No two leaves share a buffer: the state can be donated."""
     opt_state = make_optimizer(rates.learning_rate, config, rates.beta1).init(params)
     copy = lambda tree: jax.tree.map(lambda leaf: jnp.array(leaf, copy=True), tree)  # noqa: E731
-    return TrainState(copy(params), copy(params), copy(opt_state), copy(extra), jnp.int32(0))
+    average = copy(params) if config.average_decay else None
+    return TrainState(copy(params), average, copy(opt_state), copy(extra), jnp.int32(0))
 
 
 def step(
@@ -186,9 +188,15 @@ def _updated(state, gradient, extra, rates, config):
     optimizer = make_optimizer(learning_rate(state.step, rates, config), config, rates.beta1)
     updates, opt_state = optimizer.update(gradient, state.opt_state, state.params)
     params = optax.apply_updates(state.params, updates)
-    decay = jnp.minimum(config.average_decay, (1 + state.step) / (10 + state.step))
-    average = jax.tree.map(lambda old, new: decay * old + (1 - decay) * new, state.average, params)
+    decay, average = jnp.minimum(config.average_decay, (1 + state.step) / (10 + state.step)), None
+    if config.average_decay:  # or of a large network it would be a quarter of what an update reads and writes
+        average = jax.tree.map(lambda old, new: decay * old + (1 - decay) * new, state.average, params)
     return TrainState(params, average, opt_state, extra, state.step + 1)
+
+
+def averaged(state: TrainState) -> object:
+    """What a network is used with: the average of its parameters, or where there is none the last ones."""
+    return state.params if state.average is None else state.average
 
 
 def leaves(state: object) -> list[np.ndarray]:

@@ -75,6 +75,24 @@ def test_wide_maps_are_convolved_by_winograd(rng, border):
         assert "convolution" not in text  # it is the other sum
 
 
+@pytest.mark.parametrize("outputs", [1, 5])
+def test_even_kernels_equal_the_reference_with_gradients(x64, rng, outputs):
+    x, kernel = rng.standard_normal((2, 6, 5, 3)), rng.standard_normal((4, 4, 3, outputs))
+    change = rng.standard_normal((2, 5, 4, outputs))
+    found, back = jax.vjp(convs.even_conv, x, kernel)
+    around = np.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0)))
+    patches = np.stack([around[:, i : i + 5, j : j + 4] for i in range(4) for j in range(4)])
+    patches = patches.reshape(4, 4, *patches.shape[1:])  # [4, 4, N, h, w, in]
+    _close(found, np.einsum("ijnhwc,ijcd->nhwd", patches, kernel))
+    of_x, of_kernel = back(change)
+    _close(of_kernel, np.einsum("ijnhwc,nhwd->ijcd", patches, change))
+    expected = np.zeros_like(around)
+    for i in range(4):
+        for j in range(4):
+            expected[:, i : i + 5, j : j + 4] += change @ kernel[i, j].T
+    _close(of_x, expected[:, 1:-1, 1:-1])
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["conv", "strided", "rows", "up", "transposed"])
 def test_gradients_equal_finite_differences(x64, rng, name):

@@ -82,7 +82,7 @@ def replaced(prepared, name):
         # Where they were: elsewhere, the program would be another one.
         params = jax.tree.map(lambda leaf, old: jax.device_put(leaf[None], old.sharding), params, state.params)
         copy = jax.tree.map(lambda leaf: leaf.copy(), params)
-        networks = networks._replace(**{side: state._replace(params=params, average=copy)})
+        networks = networks._replace(**{side: state._replace(params=params, average=state.average and copy)})
     return prepared._replace(state=prepared.state._replace(networks=networks))
 
 

@@ -214,7 +214,7 @@ def run(
             trace.append({"step": done, **terms})
         snapshot = lambda state=state: Snapshot(train.leaves(state), list(trace))  # noqa: E731
         stopped = callback is not None and bool(callback(Record(done, config.steps, terms, snapshot)))
-    return Result({"mean": prepared.mean, **state.average}, trace, stopped and done < config.steps)
+    return Result({"mean": prepared.mean, **train.averaged(state)}, trace, stopped and done < config.steps)
 
 
 def _drawn(step, config):

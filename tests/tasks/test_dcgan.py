@@ -91,7 +91,7 @@ def test_two_updates_are_those_of_pytorch(golden):
         state = getattr(networks, side)
         assert jax.tree.structure(start) == jax.tree.structure(state.params)
         copy = jax.tree.map(lambda leaf: leaf.copy(), start)
-        networks = networks._replace(**{side: state._replace(params=start, average=copy)})
+        networks = networks._replace(**{side: state._replace(params=start, average=state.average and copy)})
     kept = []
 
     def callback(record):

@@ -239,7 +239,7 @@ def _terms(terms):
 
 def _variables(state):
     """Of each network, on the host."""
-    average, running = jax.device_get((state.average, state.extra))
+    average, running = jax.device_get((train.averaged(state), state.extra))
     take = lambda tree, index: jax.tree.map(lambda leaf: np.array(leaf[index]), tree)  # noqa: E731
     return [
         {"params": take(average, index), **({"running": take(running, index)} if running else {})}
