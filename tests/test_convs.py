@@ -75,6 +75,18 @@ def test_wide_maps_are_convolved_by_winograd(rng, border):
         assert "convolution" not in text  # it is the other sum
 
 
+@pytest.mark.slow
+def test_few_channels_out_of_many_equal_the_reference_with_gradients(x64, rng):
+    """By planes, and as the library has it."""
+    x, kernel = rng.standard_normal((2, 9, 8, 33)), rng.standard_normal((7, 7, 33, 2))
+    change = rng.standard_normal((2, 9, 8, 2))
+    _close(convs.conv(x, kernel), reference.correlation(x, kernel, "reflect"))
+    around = lambda x: jnp.pad(x, ((0, 0), (3, 3), (3, 3), (0, 0)), mode="reflect")  # noqa: E731
+    plain = jax.vjp(lambda x, kernel: convs._sum(around(x), kernel, 1), x, kernel)[1](change)  # noqa: SLF001
+    for ours, other in zip(jax.vjp(convs.conv, x, kernel)[1](change), plain, strict=True):
+        np.testing.assert_allclose(ours, other, rtol=0, atol=1e-11)
+
+
 @pytest.mark.parametrize("outputs", [1, 5])
 def test_even_kernels_equal_the_reference_with_gradients(x64, rng, outputs):
     x, kernel = rng.standard_normal((2, 6, 5, 3)), rng.standard_normal((4, 4, 3, outputs))
