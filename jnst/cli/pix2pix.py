@@ -41,6 +41,7 @@ def _combine(argv, interrupt):
     with interrupt:
         values, _ = parsed
         config = flags.to_config(CombineConfig, values)
+        check(config)
         check_combine(config)
         from jnst.cli import combining
 
