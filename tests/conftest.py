@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import signal
 import tempfile
 from pathlib import Path
 
@@ -14,6 +15,9 @@ _CACHE = pytest.StashKey[str]()
 
 
 def pytest_configure(config):
+    # What a shell starts in the background ignores Ctrl-C, and so would the commands that tests start and interrupt.
+    if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     # Before anything is compiled: jax looks at the cache folder only once. Commands that tests start inherit it, so do
     # the workers of a parallel run, and nobody's own cache is touched.
     if not hasattr(config, "workerinput"):

@@ -1,7 +1,6 @@
 """One process of a cluster, for tests: joins, opens a watch, works, waits. Its argument is JSON; see `main`."""
 
 import json
-import signal
 import sys
 import threading
 import time
@@ -75,6 +74,5 @@ def main(folder, mask, work, flags=None, index=0, count=1, constants=None):
 
 
 if __name__ == "__main__":
-    signal.signal(signal.SIGINT, signal.default_int_handler)  # what a shell starts in the background ignores it
     options = json.loads(sys.argv[1])
     sys.exit(command.guard(lambda: main(**options), lambda: "stopped"))
