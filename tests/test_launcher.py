@@ -509,6 +509,7 @@ def test_bin_test_hands_its_arguments_to_pytest(checkout):
         "--dist",
         "loadfile",
         "--no-loadscope-reorder",
+        "--max-worker-restart=0",
     ]
     tests = f"{root}/tests"
 
