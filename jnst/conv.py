@@ -2,32 +2,25 @@
 
 Where a kernel was prepared for it, it runs by Winograd's minimal filtering F(4x4, 3x3) (Lavin & Gray 2016,
 https://arxiv.org/abs/1509.09308): 36 products where the sum over nine taps has 144. `prepare` says by device and shape
-where that is faster; elsewhere it is the library's own convolution. Departures from the paper:
-
-- The points are 0, 3/4, -3/4, 4/3, -4/3 and infinity, not 0, 1, -1, 2, -2 and infinity: rounding errors are a quarter
-  (Barabasz et al. 2020, https://doi.org/10.1145/3412380, on the choice), and the set is closed under x -> 1/x, so that
-  a kernel that is turned around has the same transform in another order: the image's gradient needs no second copy.
-- A transform is a pass over the rows, then one over the columns, each a sum of whole slices: vectors of channels all
-  the way, a third of the memory of all 36 at once, and a quarter of the compile time.
-- A large picture goes through in bands of rows, so that what lies between the passes stays in the caches.
+where that is faster; elsewhere it is the library's own convolution. A large picture goes through in bands of rows, so
+that what lies between the passes stays in the caches. `jnst.winograd` has the algorithm.
 """
 
 import functools
 import math
-from collections.abc import Sequence
-from fractions import Fraction
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
+from jnst import winograd as filtering
+from jnst.winograd import transform
+
 __all__ = ["conv3x3", "conv3x3_trained", "pays", "prepare", "transform"]
 
-_POINTS = (Fraction(0), Fraction(3, 4), Fraction(-3, 4), Fraction(4, 3), Fraction(-4, 3))  # and infinity
 _TILE = 4  # outputs of a tile, along each side
 _TAPS = 3
-_WINDOW = _TILE + _TAPS - 1
 
 LEAST_CHANNELS = {"cpu": (16, 32)}
 """By platform: Winograd is faster from this many channels in and out. One without an entry never is: unmeasured."""
@@ -98,24 +91,10 @@ def _trained_backward(padding, kept, change):
     x, winograd = kept
     of_x = _winograd("zeros", 1, False, True)(change, winograd)
     of_x = jax.vmap(lambda change: _folded(change, padding))(of_x)
-    return of_x, _of_kernel(jax.vmap(lambda x: _bordered(x, padding))(x), change)
+    return of_x, filtering.kernel_gradient(jax.vmap(lambda x: _bordered(x, padding))(x), change, _TAPS)
 
 
 _trained.defvjp(_trained_forward, _trained_backward)
-
-
-def _of_kernel(x, change):
-    """The gradient at the kernel, of maps with their border and of the change of the results, which are a pixel less
-    on each side: G^T ((B^T x B) * (A change A^T)) G, summed over tiles."""
-    outputs, taps, inputs = _matrices()
-    more = [(0, 0), *((0, -length % _TILE) for length in change.shape[1:3]), (0, 0)]  # zeros change nothing
-    x = _tiles(jnp.pad(x, more), inputs, _TAPS - 1)
-    change = _tiles(jnp.pad(change, more), outputs.T, 0)
-    products = lax.dot_general(x, change, (((1,), (1,)), ((0,), (0,))), precision=lax.Precision.HIGHEST)
-    taps = jnp.asarray(taps, products.dtype)
-    highest = functools.partial(jnp.einsum, precision=lax.Precision.HIGHEST)
-    rows = highest("pi,pqcd->iqcd", taps, products.reshape(_WINDOW, _WINDOW, *products.shape[1:]))
-    return highest("qj,iqcd->ijcd", taps, rows)
 
 
 def prepare(kernel: jax.Array, platform: str) -> jax.Array | None:
@@ -129,18 +108,6 @@ def prepare(kernel: jax.Array, platform: str) -> jax.Array | None:
 def pays(x: jax.Array, kernel: jax.Array) -> bool:
     """Whether a map `[H, W, in]` is large enough for a kernel that was prepared."""
     return 2 * x.shape[0] * x.shape[1] * kernel.size >= LEAST_WORK
-
-
-def transform(kernel: jax.Array) -> jax.Array:
-    """A kernel `[3, 3, in, out]` as Winograd's products need it: `[36, in, out]`.
-
-    >>> transform(jnp.ones((3, 3, 2, 7))).shape
-    (36, 2, 7)
-    """
-    taps = jnp.asarray(_matrices()[1], kernel.dtype)
-    highest = functools.partial(jnp.einsum, precision=lax.Precision.HIGHEST)
-    rows = highest("pi,ijcd->pjcd", taps, kernel)
-    return highest("qj,pjcd->pqcd", taps, rows).reshape(-1, *kernel.shape[2:])
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(4, 5))
@@ -268,7 +235,7 @@ def _bands(x, kernel, bias=None, *, padding, lead, rectify, turned):
     count, height, width, inputs = np.add(x.shape, (0, 2 * lead, 2 * lead, 0)).tolist()
     outputs = kernel.shape[1 if turned else 2]
     rows, columns = -(-height // _TILE), -(-width // _TILE)
-    bytes_of_row = _WINDOW**2 * columns * (inputs + outputs) * x.dtype.itemsize
+    bytes_of_row = filtering.WINDOW**2 * columns * (inputs + outputs) * x.dtype.itemsize
     bands = _bands_of(rows, bytes_of_row)
     rows = -(-rows // bands)  # of tiles, in a band
     most = max(1, int(BAND_BYTES / (rows * bytes_of_row)))
@@ -340,60 +307,9 @@ def _with_border(x, image, start, size, beyond):
 
 def _band(x, kernel, turned):
     """The convolution of `[n, 4 r + 2, 4 c + 2, in]` without border: `[n, 4 r, 4 c, out]`."""
-    outputs, _, inputs = _turned() if turned else _matrices()
-    n, height, width, _ = x.shape
-    r, c = (height - 2) // _TILE, (width - 2) // _TILE
-    x, apart = _tiles(x, inputs, _TAPS - 1), lax.optimization_barrier
+    outputs, _, inputs = filtering.turned() if turned else filtering.matrices(_TILE)
+    rows, columns = ((length - _TAPS + 1) // _TILE for length in x.shape[1:3])
+    count = len(x)
+    x = filtering.tiles(x, inputs, _TILE, _TAPS - 1)
     y = lax.dot_general(x, kernel, (((2,), (2 if turned else 1,)), ((0,), (0,))), precision=lax.Precision.HIGHEST)
-    y = apart(y).reshape(_WINDOW, _WINDOW, n, r, c, -1)
-    y = apart(_combine(outputs, [y[:, q] for q in range(_WINDOW)], 4)).reshape(_WINDOW, n, r, _TILE * c, -1)
-    y = _combine(outputs, [y[p] for p in range(_WINDOW)], 2)
-    return y.reshape(n, _TILE * r, _TILE * c, -1)
-
-
-def _tiles(x, matrix, beyond):
-    """The transform of tiles of `[n, 4 r + beyond, 4 c + beyond, C]` by a matrix of six rows: `[36, n r c, C]`."""
-    n, height, width, channels = x.shape
-    r, c = (height - beyond) // _TILE, (width - beyond) // _TILE
-    step = lambda array, axis, i, tiles: lax.slice_in_dim(array, i, i + _TILE * (tiles - 1) + 1, _TILE, axis)  # noqa: E731
-    apart, size = lax.optimization_barrier, matrix.shape[1]  # or XLA would fuse passes, and compute one six times
-    x = apart(_combine(matrix, [step(x, 1, i, r) for i in range(size)], 0))  # [6, n, r, width, C]
-    x = apart(_combine(matrix, [step(x, 3, i, c) for i in range(size)], 1))  # [6, 6, n, r, c, C]
-    return x.reshape(_WINDOW**2, n * r * c, channels)
-
-
-def _combine(matrix, parts: Sequence[jax.Array], axis):
-    """The sums of `parts` that the rows of `matrix` say, stacked."""
-    sums = [sum(float(factor) * part for factor, part in zip(row, parts, strict=True) if factor) for row in matrix]
-    return jnp.stack(sums, axis)
-
-
-@functools.cache
-def _matrices():
-    """Winograd's A^T `[4, 6]`, G `[6, 3]` and B^T `[6, 6]`: y = A^T ((G k) * (B^T x)), from Toom and Cook's theorem."""
-    norms = [math.prod(p - q for q in _POINTS if q != p) for p in _POINTS]
-    outputs = [[p**i for p in _POINTS] + [Fraction(i == _TILE - 1)] for i in range(_TILE)]
-    taps = [[p**i / norm for i in range(_TAPS)] for p, norm in zip(_POINTS, norms, strict=True)] + [
-        [0] * (_TAPS - 1) + [1]
-    ]
-    inputs = [_polynomial([q for q in _POINTS if q != p]) + [0] for p in _POINTS] + [_polynomial(_POINTS)]
-    return tuple(np.array(matrix, float) for matrix in (outputs, taps, inputs))
-
-
-@functools.cache
-def _turned():
-    """The same for a kernel that is turned around, whose transform G k is in the order of 1/x."""
-    outputs, taps, inputs = _matrices()
-    order = [_WINDOW - 1] + [_POINTS.index(1 / p) for p in _POINTS[1:]] + [0]
-    # Row x of G, turned around, is row 1/x but for a factor.
-    factors = [taps[i, ::-1] @ taps[j] / (taps[j] @ taps[j]) for i, j in enumerate(order)]
-    places = np.argsort(order)
-    return (outputs * factors)[:, places], None, inputs[places]
-
-
-def _polynomial(roots):
-    """Coefficients of the product of (x - root), lowest first."""
-    found = [Fraction(1)]
-    for root in roots:
-        found = [low - root * high for low, high in zip([0, *found], [*found, 0], strict=True)]
-    return found
+    return filtering.together(y, outputs, (count, rows, columns))

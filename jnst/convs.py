@@ -12,10 +12,20 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from jnst import compiler
+from jnst import compiler, winograd
 from jnst.conv import LEAST_CHANNELS, conv3x3_trained, pays
 
-__all__ = ["FEW", "MANY", "MOST_BYTES", "MOST_PIXELS", "conv", "even_conv", "transposed_conv", "up_conv"]
+__all__ = [
+    "FEW",
+    "LEAST_PLACES",
+    "MANY",
+    "MOST_BYTES",
+    "MOST_PIXELS",
+    "conv",
+    "even_conv",
+    "transposed_conv",
+    "up_conv",
+]
 
 _LAYOUT = ("NHWC", "HWIO", "NHWC")  # the only one that XLA's CPU convolutions run at full speed in
 _MODES = {"reflect": "reflect", "replicate": "edge"}
@@ -28,6 +38,10 @@ MANY = 32
 
 MOST_BYTES = 2**27
 """Of planes."""
+
+LEAST_PLACES = 900
+"""From so many places in a batch where a 4x4 kernel is laid, its gradient goes by Winograd: of fewer, the transform of
+the products is more work than the products."""
 
 MOST_PIXELS = 2**16
 """Of a map that goes by Winograd: of a larger one, what that needs beside it counts in hundreds of MB, and it is little
@@ -94,7 +108,9 @@ _plain.defvjp(_forward, _backward)
 def _of_kernel(x, kernel, change, stride):
     """The gradient at a kernel by matrix products, where the library's own takes a CPU two to ten times as long."""
     high, wide, inputs, outputs = kernel.shape
-    _, height, width, _ = change.shape
+    n, height, width, _ = change.shape
+    if high == wide == 4 and stride == 1 and n * height * width >= LEAST_PLACES and min(inputs, outputs) >= MANY:
+        return winograd.kernel_gradient(x, change, high)
     places = [(i, j) for i in range(high) for j in range(wide)]
     if outputs <= FEW and stride == 1:
         # One product of all taps, to whose places the change is moved, not what they see, which is many times as much.

@@ -247,24 +247,30 @@ def _advance(key, state, batch, choices, fresh, *, spec, mesh, spread):
 def _each(key, states, batch, choices, fresh, *, spec, axis_name):
     """A step of all networks that a device has."""
     batch = jax.tree.map(lambda pictures: pictures.astype(jnp.float32) / 127.5 - 1, batch)
-    one = functools.partial(_step, key, batch=batch, fresh=fresh, spec=spec, axis_name=axis_name)
+    one = functools.partial(_gradients, key, batch=batch, spec=spec, axis_name=axis_name)
     if spec.together == "vmap":
-        return jax.vmap(one)(states, choices)
-    count = len(choices.seed)
-    results = [one(*jax.tree.map(lambda leaf, at=at: leaf[at], (states, choices))) for at in range(count)]
-    return jax.tree.map(lambda *leaves: jnp.stack(leaves), *results)
-
-
-def _step(key, state, choice, *, batch, fresh, spec, axis_name):
-    own = jax.random.fold_in(key, choice.seed)
-    loss = functools.partial(spec.game.loss, axis_name=axis_name)
-    rates = train.Pair(choice.generator, choice.discriminator)
-    configs = train.Pair(spec.generator, spec.discriminator)
-    networks, terms = train.step_pair(own, state.networks, loss, batch, rates, configs, axis_name=axis_name)
+        gradients, extra, terms = jax.vmap(one)(states.networks, choices.seed)
+    else:
+        every = range(len(choices.seed))
+        each = [one(*jax.tree.map(lambda leaf, at=at: leaf[at], (states.networks, choices.seed))) for at in every]
+        gradients, extra, terms = jax.tree.map(lambda *leaves: jnp.stack(leaves), *each)
+    # The updates are one in any case: of a network's part of the state, XLA would not write into the donated buffers,
+    # but copy all of it first.
+    rates, configs = (choices.generator, choices.discriminator), (spec.generator, spec.discriminator)
+    networks = [
+        jax.vmap(functools.partial(train.update, config=config))(*arrays)
+        for config, *arrays in zip(configs, states.networks, gradients, extra, rates, strict=True)
+    ]
     count = len(jax.tree.leaves(batch)[0]) * (1 if axis_name is None else jax.lax.axis_size(axis_name))
-    now = {**{name: terms[name] * count for name in spec.game.terms}, "pictures": jnp.float32(count)}
-    sums = {name: jnp.where(fresh, 0, state.sums[name]) + now[name] for name in now}
-    return _State(networks, sums), terms
+    now = {name: terms[name] * count for name in spec.game.terms}
+    now["pictures"] = jnp.full(len(choices.seed), count, jnp.float32)
+    sums = {name: jnp.where(fresh, 0, states.sums[name]) + now[name] for name in now}
+    return _State(train.Pair(*networks), sums), terms
+
+
+def _gradients(key, states, seed, *, batch, spec, axis_name):
+    loss = functools.partial(spec.game.loss, axis_name=axis_name)
+    return train.pair_gradients(jax.random.fold_in(key, seed), states, loss, batch, axis_name=axis_name)
 
 
 def gather(x: jax.Array, axis_name: str | None) -> jax.Array:

@@ -29,10 +29,12 @@ __all__ = [
     "learning_rate",
     "leaves",
     "make_optimizer",
+    "pair_gradients",
     "restore",
     "spread_over",
     "step",
     "step_pair",
+    "update",
 ]
 
 Loss = Callable[[jax.Array, object, object, object], tuple[jax.Array, tuple[Terms, object]]]
@@ -142,7 +144,7 @@ def step(
     )
     if axis_name is not None:
         gradient, terms = jax.lax.pmean((gradient, terms), axis_name)
-    return _updated(state, gradient, extra, rates, config), terms
+    return update(state, gradient, extra, rates, config), terms
 
 
 def step_pair(
@@ -157,9 +159,6 @@ def step_pair(
 ) -> tuple[Pair, Terms]:
     """One update of a generator and a discriminator at once: both gradients are at the parameters before it.
 
-    Each network's gradient is of its own loss alone. What both have in common, the generator's pictures and what the
-    discriminator says of them, is computed once; of the two ways back a compiler leaves out what nobody asks for.
-
     Args:
         key: Folded with the step's number before the loss gets it.
         states: `TrainState`s from `init` or `step_pair`.
@@ -172,6 +171,18 @@ def step_pair(
     Returns:
         The new states, and the terms before the update.
     """
+    gradients, extra, terms = pair_gradients(key, states, loss, batch, axis_name=axis_name)
+    return Pair(*map(update, states, gradients, extra, rates, configs)), terms
+
+
+def pair_gradients(
+    key: jax.Array, states: Pair, loss: PairLoss, batch: object, *, axis_name: str | None = None
+) -> tuple[Pair, Pair, Terms]:
+    """What `step_pair` updates the two networks with: gradients, what their losses learned by the way, and the terms.
+
+    Each network's gradient is of its own loss alone. What both have in common, the generator's pictures and what the
+    discriminator says of them, is computed once; of the two ways back a compiler leaves out what nobody asks for.
+    """
     key = jax.random.fold_in(key, states.generator.step)
     params, extra = Pair(*(state.params for state in states)), Pair(*(state.extra for state in states))
 
@@ -180,11 +191,11 @@ def step_pair(
     gradients = Pair(back(Pair(one, zero))[0].generator, back(Pair(zero, one))[0].discriminator)
     if axis_name is not None:
         gradients, terms = jax.lax.pmean((gradients, terms), axis_name)
-    updated = map(_updated, states, gradients, extra, rates, configs)
-    return Pair(*updated), terms
+    return gradients, extra, terms
 
 
-def _updated(state, gradient, extra, rates, config):
+def update(state: TrainState, gradient: object, extra: object, rates: Rates, config: TrainConfig) -> TrainState:
+    """The state after an update by a gradient, and with `extra`."""
     optimizer = make_optimizer(learning_rate(state.step, rates, config), config, rates.beta1)
     updates, opt_state = optimizer.update(gradient, state.opt_state, state.params)
     params = optax.apply_updates(state.params, updates)

@@ -5,7 +5,7 @@ import pytest
 from jax.test_util import check_grads
 from reference import stylenet as reference
 
-from jnst import compiler, convs
+from jnst import compiler, convs, winograd
 from jnst import conv as conv3x3
 from jnst.config.choices import STYLENET_BORDERS
 
@@ -87,8 +87,13 @@ def test_few_channels_out_of_many_equal_the_reference_with_gradients(x64, rng):
         np.testing.assert_allclose(ours, other, rtol=0, atol=1e-11)
 
 
-@pytest.mark.parametrize("outputs", [1, 5])
-def test_even_kernels_equal_the_reference_with_gradients(x64, rng, outputs):
+@pytest.mark.parametrize(("outputs", "by_winograd"), [(1, False), (5, False), (5, True)])
+def test_even_kernels_equal_the_reference_with_gradients(x64, rng, monkeypatch, outputs, by_winograd):
+    if by_winograd:
+        monkeypatch.setattr(convs, "LEAST_PLACES", 1)
+        monkeypatch.setattr(convs, "MANY", 1)
+    gradient, used = winograd.kernel_gradient, []
+    monkeypatch.setattr(winograd, "kernel_gradient", lambda *args: used.append(1) or gradient(*args))
     x, kernel = rng.standard_normal((2, 6, 5, 3)), rng.standard_normal((4, 4, 3, outputs))
     change = rng.standard_normal((2, 5, 4, outputs))
     found, back = jax.vjp(convs.even_conv, x, kernel)
@@ -103,6 +108,7 @@ def test_even_kernels_equal_the_reference_with_gradients(x64, rng, outputs):
         for j in range(4):
             expected[:, i : i + 5, j : j + 4] += change @ kernel[i, j].T
     _close(of_x, expected[:, 1:-1, 1:-1])
+    assert bool(used) == by_winograd
 
 
 @pytest.mark.slow

@@ -51,6 +51,7 @@ LAYERS = {
     "loop": 6,
     "stages": 6,
     "network": 6,
+    "winograd": 1,
     "games": 6,
     "gan_layers": 1,
     "image_pool": 1,

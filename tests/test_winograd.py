@@ -13,7 +13,7 @@ import reference
 from jax import lax
 from jax.test_util import check_grads
 
-from jnst import conv
+from jnst import conv, winograd
 
 SIZES = [(1, 1), (1, 9), (2, 3), (5, 7), (37, 22)]  # multiples of nothing
 
@@ -105,7 +105,7 @@ def _whole(rng, count):
 
 
 def test_the_matrices_are_a_correlation_in_exact_arithmetic(rng):
-    outputs, taps, inputs = map(_exact, conv._matrices())
+    outputs, taps, inputs = map(_exact, winograd.matrices(4))
     for _ in range(5):
         signal, kernel = _whole(rng, 6), _whole(rng, 3)
         expected = [_dot(signal[i : i + 3], kernel) for i in range(4)]
@@ -113,8 +113,8 @@ def test_the_matrices_are_a_correlation_in_exact_arithmetic(rng):
 
 
 def test_the_turned_matrices_are_one_with_the_taps_reversed(rng):
-    outputs, _, inputs = conv._turned()
-    matrices = [*map(_exact, (outputs, conv._matrices()[1], inputs))]
+    outputs, _, inputs = winograd.turned()
+    matrices = [*map(_exact, (outputs, winograd.matrices(4)[1], inputs))]
     for _ in range(5):
         signal, kernel = _whole(rng, 6), _whole(rng, 3)
         expected = [_dot(signal[i : i + 3], kernel[::-1]) for i in range(4)]
@@ -123,7 +123,7 @@ def test_the_turned_matrices_are_one_with_the_taps_reversed(rng):
 
 def test_the_transform_is_taken_of_rows_and_columns(x64, rng):
     kernel = rng.standard_normal((3, 3, 2, 5))
-    taps = conv._matrices()[1]
+    taps = winograd.matrices(4)[1]
     expected = np.stack([np.einsum("i,j,ijcd->cd", rows, columns, kernel) for rows in taps for columns in taps])
     np.testing.assert_allclose(conv.transform(jnp.asarray(kernel)), expected, rtol=1e-12, atol=1e-13)
 
