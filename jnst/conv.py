@@ -15,9 +15,8 @@ import numpy as np
 from jax import lax
 
 from jnst import winograd as filtering
-from jnst.winograd import transform
 
-__all__ = ["conv3x3", "conv3x3_trained", "pays", "prepare", "transform"]
+__all__ = ["conv3x3", "conv3x3_trained", "pays", "prepare"]
 
 _TILE = 4  # outputs of a tile, along each side
 _TAPS = 3
@@ -83,7 +82,7 @@ def _trained(x, kernel, padding):
 
 
 def _trained_forward(x, kernel, padding):
-    winograd = transform(kernel)
+    winograd = filtering.transform(kernel)
     return _winograd(padding, 0, False, False)(x, winograd), (x, winograd)
 
 
@@ -98,11 +97,11 @@ _trained.defvjp(_trained_forward, _trained_backward)
 
 
 def prepare(kernel: jax.Array, platform: str) -> jax.Array | None:
-    """`transform(kernel)` where Winograd is faster for it on this platform (`cpu`, `gpu`, `tpu`), else None."""
+    """`winograd.transform(kernel)` where Winograd is faster on this platform (`cpu`, `gpu`, `tpu`), else None."""
     least = LEAST_CHANNELS.get(platform)
     narrow = least is None or kernel.shape[2] < least[0] or kernel.shape[3] < least[1]
     # Types of 16 bits would not bear the sums of the transforms.
-    return None if narrow or jnp.finfo(kernel.dtype).bits < 32 else transform(kernel)
+    return None if narrow or jnp.finfo(kernel.dtype).bits < 32 else filtering.transform(kernel)
 
 
 def pays(x: jax.Array, kernel: jax.Array) -> bool:

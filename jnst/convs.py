@@ -18,6 +18,7 @@ from jnst.conv import LEAST_CHANNELS, conv3x3_trained, pays
 __all__ = [
     "FEW",
     "LEAST_PLACES",
+    "LEAST_WIDTH",
     "MANY",
     "MOST_BYTES",
     "MOST_PIXELS",
@@ -42,6 +43,9 @@ MOST_BYTES = 2**27
 LEAST_PLACES = 900
 """From so many places in a batch where a 4x4 kernel is laid, its gradient goes by Winograd: of fewer, the transform of
 the products is more work than the products."""
+
+LEAST_WIDTH = 32
+"""Channels in and out from which on it does."""
 
 MOST_PIXELS = 2**16
 """Of a map that goes by Winograd: of a larger one, what that needs beside it counts in hundreds of MB, and it is little
@@ -109,7 +113,9 @@ def _of_kernel(x, kernel, change, stride):
     """The gradient at a kernel by matrix products, where the library's own takes a CPU two to ten times as long."""
     high, wide, inputs, outputs = kernel.shape
     n, height, width, _ = change.shape
-    if high == wide == 4 and stride == 1 and n * height * width >= LEAST_PLACES and min(inputs, outputs) >= MANY:
+    # Types of 16 bits would not bear the sums of the transforms.
+    exact, wide_enough = kernel.dtype.itemsize >= 4, min(inputs, outputs) >= LEAST_WIDTH
+    if high == wide == 4 and stride == 1 and n * height * width >= LEAST_PLACES and exact and wide_enough:
         return winograd.kernel_gradient(x, change, high)
     places = [(i, j) for i in range(high) for j in range(wide)]
     if outputs <= FEW and stride == 1:

@@ -91,7 +91,7 @@ def test_few_channels_out_of_many_equal_the_reference_with_gradients(x64, rng):
 def test_even_kernels_equal_the_reference_with_gradients(x64, rng, monkeypatch, outputs, by_winograd):
     if by_winograd:
         monkeypatch.setattr(convs, "LEAST_PLACES", 1)
-        monkeypatch.setattr(convs, "MANY", 1)
+        monkeypatch.setattr(convs, "LEAST_WIDTH", 1)
     gradient, used = winograd.kernel_gradient, []
     monkeypatch.setattr(winograd, "kernel_gradient", lambda *args: used.append(1) or gradient(*args))
     x, kernel = rng.standard_normal((2, 6, 5, 3)), rng.standard_normal((4, 4, 3, outputs))
@@ -109,6 +109,18 @@ def test_even_kernels_equal_the_reference_with_gradients(x64, rng, monkeypatch, 
             expected[:, i : i + 5, j : j + 4] += change @ kernel[i, j].T
     _close(of_x, expected[:, 1:-1, 1:-1])
     assert bool(used) == by_winograd
+
+
+def test_even_kernels_gradients_of_few_digits_go_without_sums_of_tiles(rng, monkeypatch):
+    """The transforms' sums and differences would lose most of bfloat16's 8 bits."""
+    monkeypatch.setattr(convs, "LEAST_PLACES", 1)
+    monkeypatch.setattr(convs, "LEAST_WIDTH", 1)
+    short = lambda *shape: jnp.asarray(rng.standard_normal(shape), jnp.bfloat16)  # noqa: E731
+    x, kernel, change = short(2, 12, 12, 3), short(4, 4, 3, 5), short(2, 11, 11, 5)
+    of_kernel = jax.vjp(convs.even_conv, x, kernel)[1](change)[1]
+    exact = [np.asarray(each, np.float32) for each in (x, kernel, change)]
+    expected = jax.vjp(convs.even_conv, *exact[:2])[1](exact[2])[1]
+    np.testing.assert_allclose(np.asarray(of_kernel, np.float32), expected, rtol=0, atol=0.01 * np.abs(expected).max())
 
 
 @pytest.mark.slow

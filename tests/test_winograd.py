@@ -36,7 +36,7 @@ def _tuple(case):
 
 
 def _winograd(x, kernel, bias, padding="zeros", rectify=False):
-    return conv.conv3x3(x, kernel, bias, padding=padding, rectify=rectify, winograd=conv.transform(kernel))
+    return conv.conv3x3(x, kernel, bias, padding=padding, rectify=rectify, winograd=winograd.transform(kernel))
 
 
 def _plain(x, kernel, bias, padding="zeros", rectify=False):
@@ -125,7 +125,7 @@ def test_the_transform_is_taken_of_rows_and_columns(x64, rng):
     kernel = rng.standard_normal((3, 3, 2, 5))
     taps = winograd.matrices(4)[1]
     expected = np.stack([np.einsum("i,j,ijcd->cd", rows, columns, kernel) for rows in taps for columns in taps])
-    np.testing.assert_allclose(conv.transform(jnp.asarray(kernel)), expected, rtol=1e-12, atol=1e-13)
+    np.testing.assert_allclose(winograd.transform(jnp.asarray(kernel)), expected, rtol=1e-12, atol=1e-13)
 
 
 # ---- Exactness
@@ -367,7 +367,7 @@ def test_gradients_are_finite_differences(x64, padding, rectify):
 def test_the_copy_makes_output_and_image_gradient_and_gets_none_of_its_own(x64, rng):
     # The kernel is not read, but its gradient is whole; a copy of another kernel shows which is used.
     change, x, kernel, bias = _arrays(rng)
-    copy = conv.transform(kernel)
+    copy = winograd.transform(kernel)
     function = lambda x, kernel, bias, copy: conv.conv3x3(x, kernel, bias, winograd=copy)  # noqa: E731
     *ours, of_copy = quick_jit(_with_gradients(function))(change, x, 0 * kernel, bias, copy)
     _all_close(ours, quick_jit(_with_gradients(_plain))(change, x, kernel, bias))
@@ -406,5 +406,5 @@ def test_kernels_of_16_bits_are_not_prepared(dtype):
 def test_what_is_prepared_is_the_transform(monkeypatch, rng):
     monkeypatch.setattr(conv, "LEAST_CHANNELS", {"gpu": (2, 5)})
     kernel = jnp.asarray(rng.standard_normal((3, 3, 2, 5)), jnp.float32)
-    np.testing.assert_array_equal(conv.prepare(kernel, "gpu"), conv.transform(kernel))
+    np.testing.assert_array_equal(conv.prepare(kernel, "gpu"), winograd.transform(kernel))
     assert conv.prepare(kernel, "cpu") is None

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import reference
 
-from jnst import conv, images, ops, weights
+from jnst import conv, images, ops, weights, winograd
 from jnst.config import BLOCKS, PADDINGS, POOLINGS
 from jnst.errors import InputError
 from jnst.nets import vgg
@@ -424,7 +424,7 @@ def test_prepare_adds_the_transform_and_touches_nothing_else(narrow, tiny):
     prepared = vgg.prepare(params, "cpu")
     for name in ("conv1_1", "conv1_2", "conv2_1"):
         np.testing.assert_array_equal(
-            prepared[name].pop("winograd"), conv.transform(params[name]["kernel"]), err_msg=name
+            prepared[name].pop("winograd"), winograd.transform(params[name]["kernel"]), err_msg=name
         )
     for found in (prepared, params):  # what is given is left as it was
         assert jax.tree.structure(found) == jax.tree.structure(kept)
