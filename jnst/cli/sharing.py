@@ -230,7 +230,7 @@ class _Worker:
         if not line.endswith(b"\n"):
             self.ended = True
             if self._job is None:
-                return self.process.wait() == 0
+                return self._left()
             told.show(self._job, {"state": "failed", "why": f"{self._job.source}: its process ended {self._how()}"})
             return False
         answer = json.loads(line)
@@ -244,6 +244,13 @@ class _Worker:
         else:
             self._say(self._job)
         return True
+
+    def _left(self):
+        """Whether it went well, having no picture at hand; the others take what there is to do."""
+        if self.process.wait() == 0:
+            return True
+        warn(f"one of the processes ended {self._how()}, with no picture at hand")
+        return False
 
     def _how(self):
         code = self.process.wait()
