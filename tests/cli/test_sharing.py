@@ -386,7 +386,7 @@ def test_a_worker_that_is_killed_costs_its_picture_alone(many):
     read_until(process.stdout, "[1/12]")
     children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
     assert len(children) == 2
-    # On a busy machine one may begin long after the other: the one that worked most has made a picture and has the next.
+    # On a busy machine one may begin long after the other: what worked most has made a picture and has the next.
     os.kill(int(max(children, key=ticks)), signal.SIGKILL)
     out, err = process.communicate(timeout=120)
     assert process.returncode == 1
