@@ -1,7 +1,6 @@
 """`bin/bench tiles`: its flags, and a small real run of it."""
 
 import json
-import os
 import subprocess
 import sys
 from pathlib import Path
@@ -13,8 +12,7 @@ COMMAND = [sys.executable, "-P", str(ROOT / "benchmarks" / "bench.py"), "tiles"]
 
 
 def bench(*flags):
-    env = {**os.environ, "XLA_FLAGS": "--xla_backend_optimization_level=0"}  # compiled five times sooner
-    return subprocess.run([*COMMAND, *flags], capture_output=True, text=True, timeout=300, env=env)
+    return subprocess.run([*COMMAND, *flags], capture_output=True, text=True, timeout=300)
 
 
 @pytest.mark.slow

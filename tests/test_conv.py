@@ -167,14 +167,10 @@ def _plain_vjp(x, kernel, bias, change, padding, rectify):
     return jax.vjp(plain, x, kernel, bias)[1](change)
 
 
-# Compiled in half the time, to slower programs with the same sums.
-_QUICK = {"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes": True}
-vjp, plain_vjp = (
-    jax.jit(f, static_argnames=("padding", "rectify"), compiler_options=_QUICK) for f in (_vjp, _plain_vjp)
-)
+vjp, plain_vjp = (jax.jit(f, static_argnames=("padding", "rectify")) for f in (_vjp, _plain_vjp))
 
 
-@functools.partial(jax.jit, static_argnames="padding", compiler_options=_QUICK)
+@functools.partial(jax.jit, static_argnames="padding")
 def image_vjp(x, kernel, bias, change, padding):
     return _vjp(x, kernel, bias, change, padding, False)[0]
 

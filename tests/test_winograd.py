@@ -20,11 +20,6 @@ SIZES = [(1, 1), (1, 9), (2, 3), (5, 7), (37, 22)]  # multiples of nothing
 # By NumPy's names.
 MODES = {"zeros": "constant", "reflect": "reflect", "replicate": "edge", "wrap": "wrap"}
 
-# Compiled in a third of the time, to slower programs with the same sums.
-quick_jit = functools.partial(
-    jax.jit, compiler_options={"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes": True}
-)
-
 
 def _mostly_slow(cases, *fast):
     """`cases`, all but some of them marked."""
@@ -141,7 +136,7 @@ def test_the_transform_is_taken_of_rows_and_columns(x64, rng):
 )
 def test_equals_the_reference(x64, rng, padding, sizes):
     cases = [_arrays(rng, size)[1:] for size in sizes]
-    found = quick_jit(lambda cases: [_winograd(*args, padding) for args in cases])(cases)
+    found = jax.jit(lambda cases: [_winograd(*args, padding) for args in cases])(cases)
     for args, ours in zip(cases, found, strict=True):
         _close(ours, _reference(*map(np.asarray, args), padding), 1e-12)
 
@@ -157,14 +152,14 @@ EVERY_SIZE = [(*each, size) for each in EVERY for size in SIZES if each[0] != "r
 def test_output_and_gradients_equal_those_of_a_plain_convolution(x64, rng, padding, rectify, size):
     arrays = _arrays(rng, size)
     how = {"padding": padding, "rectify": rectify}
-    ours, plain = (quick_jit(_with_gradients(function, **how))(*arrays) for function in (_winograd, _plain))
+    ours, plain = (jax.jit(_with_gradients(function, **how))(*arrays) for function in (_winograd, _plain))
     _all_close(ours, plain)
 
 
 @pytest.mark.slow
 def test_nothing_passes_a_rectifier_at_zero(rng):
     args = jnp.zeros((5, 6, 3)), jnp.asarray(rng.standard_normal((3, 3, 3, 4)), jnp.float32), jnp.zeros(4)
-    _, *gradients = quick_jit(_with_gradients(_winograd, rectify=True))(jnp.ones((5, 6, 4)), *args)
+    _, *gradients = jax.jit(_with_gradients(_winograd, rectify=True))(jnp.ones((5, 6, 4)), *args)
     for gradient in gradients:
         np.testing.assert_array_equal(gradient, 0)
 
@@ -178,7 +173,7 @@ def _layer(rng, size, channels):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("jit", _mostly_slow([quick_jit, jax.jit], quick_jit))
+@pytest.mark.parametrize("jit", _mostly_slow([jax.jit, jax.jit], jax.jit))
 @pytest.mark.parametrize("padding", _mostly_slow(list(MODES), "zeros"))
 def test_float32_with_512_channels_is_right_to_2e_5(x64, rng, padding, jit):
     # Seen: outputs 2e-6, the image's gradient 6e-6, the kernel's and the bias's 3e-7; of the direct one all 4e-7.
@@ -230,7 +225,7 @@ BANDS = [  # height, rows of tiles that fit, rows of tiles in a band
 def test_bands_change_nothing(x64, rng, band_bytes, padding, height, fit, rows):
     args = _arrays(rng, (height, 6))[1:]
     seen = band_bytes(_bytes(1, fit, 2, 3 + 4))
-    ours = quick_jit(lambda *args: _winograd(*args, padding))(*args)
+    ours = jax.jit(lambda *args: _winograd(*args, padding))(*args)
     assert seen == {(1, 4 * rows + 2, 4 * 2 + 2, 3)}
     _close(ours, _reference(*map(np.asarray, args), padding), 1e-12)
 
@@ -243,10 +238,10 @@ def test_bands_change_nothing(x64, rng, band_bytes, padding, height, fit, rows):
 def test_bands_change_no_gradient(x64, rng, band_bytes, padding, height, fit):
     arrays = _arrays(rng, (height, 6))
     seen = band_bytes(_bytes(1, fit, 2, 3 + 4))
-    ours = quick_jit(_with_gradients(_winograd, padding=padding, rectify=True))(*arrays)
+    ours = jax.jit(_with_gradients(_winograd, padding=padding, rectify=True))(*arrays)
     assert len(seen) == 2  # forward and backward, whose channels differ
     assert max(shape[1] for shape in seen) <= 4 * fit + 2
-    _all_close(ours, quick_jit(_with_gradients(_plain, padding=padding, rectify=True))(*arrays))
+    _all_close(ours, jax.jit(_with_gradients(_plain, padding=padding, rectify=True))(*arrays))
 
 
 TOGETHER = [  # images, how many fit, how many go together
@@ -267,7 +262,7 @@ def test_several_images_go_together(x64, rng, band_bytes, count, fit, together):
     change, x, kernel, bias = _arrays(rng, (5, 7))
     many = jnp.stack([x + i for i in range(count)])
     seen = band_bytes(_bytes(fit, 2, 2, 3 + 4))
-    ours = quick_jit(jax.vmap(lambda x: _winograd(x, kernel, bias, "replicate")))(many)
+    ours = jax.jit(jax.vmap(lambda x: _winograd(x, kernel, bias, "replicate")))(many)
     assert max(seen) == (together, 4 * 2 + 2, 4 * 2 + 2, 3)  # besides one alone, before it is mapped
     expected = [reference.conv3x3(*map(np.asarray, (x, kernel, bias)), "replicate") for x in many]
     _close(ours, np.stack(expected), 1e-12)
@@ -278,7 +273,7 @@ def test_several_images_in_bands(x64, rng, band_bytes):
     change, x, kernel, bias = _arrays(rng, (11, 5))
     many = jnp.stack([x, 2 * x, x - 1])
     seen = band_bytes(_bytes(1, 2, 2, 3 + 4))
-    ours = quick_jit(jax.vmap(lambda x: _winograd(x, kernel, bias)))(many)
+    ours = jax.jit(jax.vmap(lambda x: _winograd(x, kernel, bias)))(many)
     assert seen == {(1, 4 + 2, 4 * 2 + 2, 3)}  # three rows in three bands
     _close(ours, np.stack([reference.conv3x3(*map(np.asarray, (x, kernel, bias)), "zeros") for x in many]), 1e-12)
 
@@ -290,7 +285,7 @@ def test_other_numbers_are_no_other_trace(rng, band_bytes, fit):
     change, *args = (array.astype(jnp.float32) for array in _arrays(rng, (9, 6)))
     seen = band_bytes(_bytes(1, fit, 2, 3 + 4) / 2)
 
-    @quick_jit
+    @jax.jit
     def gradient(*args):
         traces.append(1)
         return jax.grad(lambda *args: jnp.sum(change * _winograd(*args)))(*args)
@@ -320,8 +315,8 @@ def test_vmap_equals_a_loop(x64, rng, in_axes):
     stacked = _arrays(rng, (5, 6), lead=(3,))
     args = [array if axis == 0 else array[0] for array, axis in zip(stacked, in_axes, strict=True)]
     how = {"padding": "reflect", "rectify": True}
-    ours = quick_jit(jax.vmap(_with_gradients(_winograd, **how), in_axes))(*args)
-    _all_close(ours, _loop(quick_jit(_with_gradients(_plain, **how)), in_axes, *args))
+    ours = jax.jit(jax.vmap(_with_gradients(_winograd, **how), in_axes))(*args)
+    _all_close(ours, _loop(jax.jit(_with_gradients(_plain, **how)), in_axes, *args))
 
 
 @pytest.mark.slow
@@ -336,7 +331,7 @@ def test_the_gradient_of_a_vmap_equals_that_of_a_loop(x64, rng, kernels):
     axes = (0, kernels, kernels)
     mapped = lambda *args: jax.vmap(_winograd, axes)(*args)  # noqa: E731
     looped = lambda *args: _loop(_plain, axes, *args)  # noqa: E731
-    ours, plain = (quick_jit(jax.grad(functools.partial(loss, f), (0, 1, 2)))(*args) for f in (mapped, looped))
+    ours, plain = (jax.jit(jax.grad(functools.partial(loss, f), (0, 1, 2)))(*args) for f in (mapped, looped))
     _all_close(ours, plain)
 
 
@@ -346,7 +341,7 @@ def test_nested_vmaps_equal_a_loop(x64, rng, kernels):
     _, x, kernel, bias = _arrays(rng, (5, 6), lead=(2,))
     many = jnp.stack([x, x + 1, 2 * x])
     rest, axes = ((kernel, bias), (0, 0, 0)) if kernels == 0 else ((kernel[0], bias[0]), (0, None, None))
-    ours = quick_jit(jax.vmap(jax.vmap(_winograd, axes), (0, None, None)))(many, *rest)
+    ours = jax.jit(jax.vmap(jax.vmap(_winograd, axes), (0, None, None)))(many, *rest)
     assert ours.shape == (3, 2, 5, 6, 4)
     _close(ours, jnp.stack([_loop(_plain, axes, row, *rest) for row in many]), 1e-12)
 
@@ -369,8 +364,8 @@ def test_the_copy_makes_output_and_image_gradient_and_gets_none_of_its_own(x64, 
     change, x, kernel, bias = _arrays(rng)
     copy = winograd.transform(kernel)
     function = lambda x, kernel, bias, copy: conv.conv3x3(x, kernel, bias, winograd=copy)  # noqa: E731
-    *ours, of_copy = quick_jit(_with_gradients(function))(change, x, 0 * kernel, bias, copy)
-    _all_close(ours, quick_jit(_with_gradients(_plain))(change, x, kernel, bias))
+    *ours, of_copy = jax.jit(_with_gradients(function))(change, x, 0 * kernel, bias, copy)
+    _all_close(ours, jax.jit(_with_gradients(_plain))(change, x, kernel, bias))
     assert of_copy.shape == copy.shape
     np.testing.assert_array_equal(of_copy, 0)
 

@@ -387,10 +387,6 @@ def narrow(monkeypatch):
     monkeypatch.setattr(conv, "LEAST_WORK", 0)
 
 
-# Compiled in a third of the time, to slower programs with the same sums.
-_QUICK = {"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes": True}
-
-
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("pooling", "padding", "last"),
@@ -410,7 +406,7 @@ def test_prepared_params_give_the_same_features_and_gradient(x64, narrow, tiny, 
         found, pull = jax.vjp(lambda image: vgg.features(params, image, layers, **how), image)
         return found, pull(changes)[0]
 
-    run = jax.jit(run, compiler_options=_QUICK)
+    run = jax.jit(run)
     prepared = vgg.prepare(params, "cpu")
     assert all("winograd" in prepared[name] for name in vgg.convolutions(layers))
     for ours, plain in zip(*map(jax.tree.leaves, (run(prepared), run(params))), strict=True):

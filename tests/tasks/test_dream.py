@@ -21,10 +21,6 @@ BASE = {"layers": "relu1_2", "steps": 3, "print_every": 2, "jitter": 4}
 SIZES = ((17, 12), (24, 17))
 
 
-# Compiling takes most of the time.
-_quick = functools.partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})
-
-
 def _goal(layers, **options):
     return task.Dream(layers=parse_channels("layers", layers), **options)
 
@@ -68,7 +64,7 @@ def test_value_and_gradient_are_what_numpy_finds(x64, tiny, layers, kind, poolin
     given = {name: jnp.asarray(map_.reshape(-1, map_.shape[-1])) for name, map_ in (seen or {}).items()}
     goal = _goal(layers, kind=kind, pooling=pooling, guided=guided)
     shared = _params(tiny), given
-    (loss, terms), gradient = _quick(jax.value_and_grad(lambda image: goal(KEY, image, shared), has_aux=True))(picture)
+    (loss, terms), gradient = jax.jit(jax.value_and_grad(lambda image: goal(KEY, image, shared), has_aux=True))(picture)
 
     def by_hand(image):
         return _scores(_features(tiny, image, names, pooling), layers, kind, seen)
@@ -97,7 +93,7 @@ def test_the_gradient_at_the_layer_is_the_activation(x64, tiny):
     shown = lambda image: vgg.features(params, image, ["conv2_1"], pooling="avg", padding="zeros")["conv2_1"]  # noqa: E731
     goal = _goal("conv2_1")
 
-    @_quick
+    @jax.jit
     def both(picture):
         found, back = jax.vjp(shown, picture)
         return back(found)[0] / found.size, jax.grad(lambda image: -goal(KEY, image, (params, {}))[0])(picture)
@@ -110,8 +106,8 @@ def test_the_gradient_at_the_layer_is_the_activation(x64, tiny):
 @pytest.mark.parametrize("tile", [0, 8])
 def test_with_jitter_the_gradient_is_that_of_the_rolled_picture_rolled_back(x64, tiny, tile):
     params, picture = _params(tiny), jnp.asarray(_picture(22, 19))
-    still = _quick(jax.grad(lambda image: _goal("relu2_1", tile=tile)(KEY, image, (params, {}))[0]))
-    moving = _quick(jax.grad(lambda image, key: _goal("relu2_1", jitter=5, tile=tile)(key, image, (params, {}))[0]))
+    still = jax.jit(jax.grad(lambda image: _goal("relu2_1", tile=tile)(KEY, image, (params, {}))[0]))
+    moving = jax.jit(jax.grad(lambda image, key: _goal("relu2_1", jitter=5, tile=tile)(key, image, (params, {}))[0]))
     for key in jax.random.split(KEY, 3):
         offset = np.asarray(jax.random.randint(key, (2,), -5, 6))
         expected = np.roll(still(jnp.roll(picture, offset, (0, 1))), -offset, (0, 1))
@@ -209,7 +205,7 @@ def test_octaves_are_the_smallest_first_and_none_is_too_small():
 def _of_tiles(tiny, goal, picture, tile):
     params, given = _params(tiny), {}
     with_tiles = dataclasses.replace(goal, tile=tile)
-    function = _quick(jax.value_and_grad(lambda image: with_tiles(KEY, image, (params, given))[0]))
+    function = jax.jit(jax.value_and_grad(lambda image: with_tiles(KEY, image, (params, given))[0]))
     value, gradient = function(picture)
     return float(value), np.asarray(gradient)
 
@@ -250,7 +246,7 @@ def test_a_guided_dream_in_tiles_is_the_whole_one(x64, tiny):
     for tile in (0, 9):
         of_tile = dataclasses.replace(goal, tile=tile)
         found.append(
-            _quick(jax.value_and_grad(lambda image, of=of_tile: of(KEY, image, (_params(tiny), given))[0]))(picture)
+            jax.jit(jax.value_and_grad(lambda image, of=of_tile: of(KEY, image, (_params(tiny), given))[0]))(picture)
         )
     (value, gradient), (in_tiles, of_tiles) = found
     np.testing.assert_allclose(in_tiles, value, rtol=1e-12)

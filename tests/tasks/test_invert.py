@@ -1,7 +1,6 @@
 """Feature inversion: its formula against NumPy, what it finds, starts in one program, and runs that go on."""
 
 import dataclasses
-import functools
 
 import jax
 import jax.monitoring
@@ -19,9 +18,6 @@ from jnst.weights import random_backbone
 
 KEY = jax.random.key(5)
 BASE = {"layers": "relu1_1,relu2_1", "steps": 4, "print_every": 2, "history": 3}
-
-# Compiling takes most of the time.
-_quick = functools.partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})
 
 
 # ---- The formula
@@ -46,7 +42,7 @@ def _slope(function, x, way):
     return (function(x + 1e-6 * way) - function(x - 1e-6 * way)) / 2e-6
 
 
-_smooth = _quick(jax.value_and_grad(ops.smooth_variation))
+_smooth = jax.jit(jax.value_and_grad(ops.smooth_variation))
 
 
 @pytest.mark.parametrize("beta", [1.0, 1.5, 2.0, 3.0])
@@ -103,7 +99,7 @@ def test_value_and_gradient_are_what_numpy_finds(x64, tiny, layer, pooling, padd
 
     goal = task.Inversion(layer=layer, pooling=pooling, padding=padding)
     shared = _shared(tiny, target, numbers)
-    loss = _quick(jax.value_and_grad(lambda image: goal(KEY, image, shared), has_aux=True))
+    loss = jax.jit(jax.value_and_grad(lambda image: goal(KEY, image, shared), has_aux=True))
     (total, terms), gradient = loss(jnp.asarray(image))
     expected = by_hand(image)
     assert tuple(expected) == task.SUMMANDS
@@ -121,7 +117,7 @@ def test_with_jitter_both_pictures_are_rolled_alike(x64, tiny):
     image, given = _picture(10, 8), _picture(10, 8, seed=1)
     goal = task.Inversion(layer="conv2_1", padding="reflect", jitter=3)
     shared = _shared(tiny, given, (6.0, 0.3, 2.0, 0.7))
-    loss = _quick(lambda key, image: goal(key, image, shared)[1])
+    loss = jax.jit(lambda key, image: goal(key, image, shared)[1])
     seen = lambda image: reference.features(tiny, image, ["conv2_1"], "avg", "reflect")["conv2_1"]  # noqa: E731
     still = loss(KEY, jnp.asarray(image))
     for key in jax.random.split(KEY, 3):

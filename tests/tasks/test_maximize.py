@@ -19,9 +19,6 @@ from jnst.types import Rates
 KEY = jax.random.key(5)
 BASE = {"layers": "relu1_2:3,0,relu1_1:2", "size": 16, "steps": 4, "print_every": 2}
 
-# Compiling takes most of the time.
-_quick = functools.partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})
-
 
 def _params(tiny):
     return jax.tree.map(lambda leaf: jnp.asarray(leaf, float), tiny)
@@ -52,7 +49,7 @@ CASES = {
 def test_value_and_slope_are_what_numpy_finds(x64, tiny, rng, layers, owns, pooling, decay):
     goal = task.Maximum(layers=layers, pooling=pooling, robust=False, decay=decay)
     params, spectrum = _params(tiny), rng.standard_normal((12, 10, 3))
-    evaluate = _quick(jax.value_and_grad(lambda canvas, own: goal(KEY, canvas, params, own), has_aux=True))
+    evaluate = jax.jit(jax.value_and_grad(lambda canvas, own: goal(KEY, canvas, params, own), has_aux=True))
     for which, channel in owns:
         (loss, terms), gradient = evaluate(jnp.asarray(spectrum), (jnp.int32(which), jnp.int32(channel)))
         by_hand = functools.partial(_mean, tiny, layers[which], channel, pooling, decay)
@@ -77,7 +74,7 @@ def test_a_silent_channel_rises_before_the_rectifier(x64, tiny, rng):
     params["conv1_1"] = low
     goal = task.Maximum(layers=("relu1_1",), robust=False)
     spectrum, own = rng.standard_normal((12, 10, 3)), (jnp.int32(0), jnp.int32(2))
-    evaluate = _quick(jax.value_and_grad(lambda canvas: goal(KEY, canvas, params, own), has_aux=True))
+    evaluate = jax.jit(jax.value_and_grad(lambda canvas: goal(KEY, canvas, params, own), has_aux=True))
     (loss, terms), gradient = evaluate(jnp.asarray(spectrum))
     before = reference.features(params, _picture(spectrum, 1.0), ("conv1_1",), "avg", "zeros")["conv1_1"][..., 2]
     assert before.max() < 0
@@ -124,7 +121,7 @@ def test_the_adam_step_is_that_of_the_paper(x64, prepare, tiny):
     found = loop.run(prepare(**options)).image[0]
     goal = task.Maximum(layers=("relu1_1",), robust=False)
     params, own = _params(tiny), (jnp.int32(0), jnp.int32(1))
-    slope = _quick(jax.grad(lambda canvas: goal(KEY, canvas, params, own)[0]))
+    slope = jax.jit(jax.grad(lambda canvas: goal(KEY, canvas, params, own)[0]))
     canvas = 0.01 * np.asarray(jax.random.normal(jax.random.fold_in(KEY, 0), (16, 16, 3), jnp.float32), float)
     m = v = np.zeros_like(canvas)
     for t in (1, 2):

@@ -12,7 +12,7 @@ import pytest
 from absl import flags as absl_flags
 from PIL import Image
 
-from jnst import api, compiler, images, weights
+from jnst import api, images, weights
 from jnst.cli import flags
 from jnst.config import StylizeConfig
 from jnst.images import Picture
@@ -73,8 +73,7 @@ def inputs(config):
 
 
 @pytest.mark.slow
-def test_losses_and_picture_are_the_project_s(monkeypatch):
-    monkeypatch.setitem(compiler.OPTIONS, "cpu", {"xla_backend_optimization_level": 0})  # compiled sooner
+def test_losses_and_picture_are_the_project_s():
     config = CONFIG
     with api.computing(config):
         given = inputs(config)
