@@ -1,5 +1,6 @@
 """What all tests share: strict shapes, one compilation cache for the session, a tiny network, the shared data."""
 
+import gc
 import os
 import shutil
 import signal
@@ -33,6 +34,8 @@ def pytest_configure(config):
     os.environ.setdefault("XLA_FLAGS", " ".join(_COMPILED_SOON))
     jax.config.update("jax_compilation_cache_dir", os.path.join(os.environ["JNST_CACHE"], "xla"))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)
+    # Traces and programs stay; looking through them again and again for garbage is a twentieth of the time.
+    gc.set_threshold(100_000, 50, 50)
     # [C] against [H, W, C] is right by luck where H, W and C are alike: broadcasting is spelled out.
     jax.config.update("jax_numpy_rank_promotion", "raise")
 
