@@ -14,6 +14,16 @@ up_conv = jax.jit(convs.up_conv)
 each_border = pytest.mark.parametrize("border", STYLENET_BORDERS)
 
 
+def _with_gradients(of):
+    """`f(x, kernel, change)`: the sum, and its gradients."""
+
+    def run(x, kernel, change):
+        found, back = jax.vjp(of, x, kernel)
+        return found, *back(change)
+
+    return jax.jit(run)
+
+
 def _close(ours, expected):
     assert ours.shape == expected.shape
     np.testing.assert_allclose(ours, expected, rtol=1e-12, atol=1e-12)
@@ -80,11 +90,12 @@ def test_few_channels_out_of_many_equal_the_reference_with_gradients(x64, rng):
     """By planes, and as the library has it."""
     x, kernel = rng.standard_normal((2, 9, 8, 33)), rng.standard_normal((7, 7, 33, 2))
     change = rng.standard_normal((2, 9, 8, 2))
-    _close(convs.conv(x, kernel), reference.correlation(x, kernel, "reflect"))
     around = lambda x: jnp.pad(x, ((0, 0), (3, 3), (3, 3), (0, 0)), mode="reflect")  # noqa: E731
-    plain = jax.vjp(lambda x, kernel: convs._sum(around(x), kernel, 1), x, kernel)[1](change)  # noqa: SLF001
-    for ours, other in zip(jax.vjp(convs.conv, x, kernel)[1](change), plain, strict=True):
-        np.testing.assert_allclose(ours, other, rtol=0, atol=1e-11)
+    library = lambda x, kernel: convs._sum(around(x), kernel, 1)  # noqa: E731, SLF001
+    (found, *ours), (_, *plain) = (_with_gradients(of)(x, kernel, change) for of in (convs.conv, library))
+    _close(found, reference.correlation(x, kernel, "reflect"))
+    for one, other in zip(ours, plain, strict=True):
+        np.testing.assert_allclose(one, other, rtol=0, atol=1e-11)
 
 
 @pytest.mark.parametrize(("outputs", "by_winograd"), [(1, False), (5, False), (5, True)])
@@ -96,12 +107,11 @@ def test_even_kernels_equal_the_reference_with_gradients(x64, rng, monkeypatch, 
     monkeypatch.setattr(winograd, "kernel_gradient", lambda *args: used.append(1) or gradient(*args))
     x, kernel = rng.standard_normal((2, 6, 5, 3)), rng.standard_normal((4, 4, 3, outputs))
     change = rng.standard_normal((2, 5, 4, outputs))
-    found, back = jax.vjp(convs.even_conv, x, kernel)
+    found, of_x, of_kernel = _with_gradients(convs.even_conv)(x, kernel, change)
     around = np.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0)))
     patches = np.stack([around[:, i : i + 5, j : j + 4] for i in range(4) for j in range(4)])
     patches = patches.reshape(4, 4, *patches.shape[1:])  # [4, 4, N, h, w, in]
     _close(found, np.einsum("ijnhwc,ijcd->nhwd", patches, kernel))
-    of_x, of_kernel = back(change)
     _close(of_kernel, np.einsum("ijnhwc,nhwd->ijcd", patches, change))
     expected = np.zeros_like(around)
     for i in range(4):
@@ -117,9 +127,9 @@ def test_even_kernels_gradients_of_few_digits_go_without_sums_of_tiles(rng, monk
     monkeypatch.setattr(convs, "LEAST_WIDTH", 1)
     short = lambda *shape: jnp.asarray(rng.standard_normal(shape), jnp.bfloat16)  # noqa: E731
     x, kernel, change = short(2, 12, 12, 3), short(4, 4, 3, 5), short(2, 11, 11, 5)
-    of_kernel = jax.vjp(convs.even_conv, x, kernel)[1](change)[1]
+    *_, of_kernel = _with_gradients(convs.even_conv)(x, kernel, change)
     exact = [np.asarray(each, np.float32) for each in (x, kernel, change)]
-    expected = jax.vjp(convs.even_conv, *exact[:2])[1](exact[2])[1]
+    *_, expected = _with_gradients(convs.even_conv)(*exact)
     np.testing.assert_allclose(np.asarray(of_kernel, np.float32), expected, rtol=0, atol=0.01 * np.abs(expected).max())
 
 
@@ -134,4 +144,4 @@ def test_gradients_equal_finite_differences(x64, rng, name):
         "transposed": (convs.transposed_conv, 3, 5),
     }[name]
     x, kernel = rng.standard_normal((1, 4, 5, inputs)), rng.standard_normal((3, 3, inputs, outputs))
-    check_grads(run, (x, kernel), order=1, modes=["rev"])
+    check_grads(jax.jit(run), (x, kernel), order=1, modes=["rev"])

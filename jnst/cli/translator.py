@@ -161,7 +161,8 @@ class Translator:
         half = self._half(picture.size, source)
         if half:
             rgb = half_of(picture.opaque(), half)
-            picture, note = Picture(rgb), "" if self._told else f"{source}: an A|B picture, of which {half} goes in"
+            said = f"{source}: an A|B picture, of which {half} goes in (--pairs=no: all of it)"
+            picture, note = Picture(rgb), "" if self._told else said
             self._told = True
         size = images.fit(picture.size, config.size)
         if size[0] * size[1] > images.MOST_PIXELS:

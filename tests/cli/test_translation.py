@@ -132,7 +132,7 @@ def test_pictures_of_any_size(trained, monkeypatch, capsys):
     assert Path("three.png").read_bytes() == Path("four.png").read_bytes()
     capsys.readouterr()
     assert call("pix2pix", "test", "p", "odd", "out") == 0
-    assert "odd/pair.png: an A|B picture, of which B goes in" in capsys.readouterr().err
+    assert "odd/pair.png: an A|B picture, of which B goes in (--pairs=no: all of it)" in capsys.readouterr().err
     assert images.load("out/pair.png").size == (20, 20)
     assert call("pix2pix", "test", "p", "odd", "out") == 0
     assert "0 of 2 pictures made, 2 were there already" in capsys.readouterr().out

@@ -73,7 +73,8 @@ def test_no_layer_is_dead_or_loud():
     backbone = weights.load("mini")
     layers = tuple("relu" + name[4:] for name in backbone.convolutions)
     params = jax.tree.map(jnp.asarray, dict(backbone.params))
-    found = vgg.features(params, jnp.asarray(picture.rgb), layers, pooling="avg", padding=backbone.padding)
+    how = {"pooling": "avg", "padding": backbone.padding}
+    found = jax.jit(lambda image: vgg.features(params, image, layers, **how))(picture.rgb)
     for layer, maps in found.items():
         assert np.isfinite(maps).all(), layer
         awake = (np.asarray(maps).max((0, 1)) > 0).mean()
