@@ -57,7 +57,7 @@ def balanced(problem):
 
 def _options(shape):
     """Of the compiler, so that compiling and running together take least."""
-    return {"xla_backend_optimization_level": 1 if shape[0] * shape[1] > 10_000 else 0}
+    return {"xla_backend_optimization_level": 1 if shape[0] * shape[1] > 45_000 else 0}
 
 
 def whole(problem):
