@@ -5,14 +5,18 @@ trace, step and seconds.
 """
 
 import contextlib
+import functools
 import logging
 import os
+import re
 import shutil
+import sys
 from pathlib import Path
 
 import numpy as np
 
 from jnst.cli import checkpoint
+from jnst.cli.lines import warn
 from jnst.errors import InputError
 from jnst.types import Snapshot
 
@@ -39,8 +43,8 @@ class Checkpoints:
         self._aside = self.path.with_name(f".{self.path.name}.before")
         self._manager = None
         self._replaced = False
-        # Its warnings and tracebacks are of what `write` and `read` say in a line.
-        logging.getLogger("absl").setLevel(logging.CRITICAL)
+        self._damaged = []
+        _silence()
 
     def write(self, snapshot: Snapshot, facts: dict[str, object]) -> None:
         """Writes one; the first that is written without `read` before it takes the place of another training's.
@@ -57,6 +61,8 @@ class Checkpoints:
                     shutil.rmtree(self._aside)
                 os.replace(self.path, self._aside)
             self._manager = self._manager or self._opened()
+            while self._damaged:  # in the way of the step that is written again
+                self._manager.delete(self._damaged.pop())
             self._manager.save(
                 facts["step"],
                 args=orbax.args.Composite(
@@ -71,8 +77,7 @@ class Checkpoints:
         except (OSError, ValueError) as error:  # tensorstore's errors of a full disk are ValueErrors
             self.close()
             self._restore()
-            reason = " ".join(str(error).split())[:200]
-            raise InputError(f"{self.path}: cannot be written: {reason}") from error
+            raise InputError(f"{self.path}: cannot be written: {_reason(error)}") from error
 
     def _restore(self):
         """Takes away what a failed writing left; another training's checkpoints come back."""
@@ -84,33 +89,45 @@ class Checkpoints:
                 os.replace(self._aside, self.path)
 
     def read(self) -> checkpoint.Checkpoint | None:
-        """The last one, or None where there is none; a training goes on from it.
+        """The last one, or None where there is none; a training goes on from it. Where it is damaged, the one before.
 
         Raises:
-            InputError: it is damaged.
+            InputError: all are damaged.
         """
         if not self.path.is_dir():
             return None
-        from orbax import checkpoint as orbax
-
+        first = None
         try:
             self._manager = self._opened()
-            step = self._manager.latest_step()
-            if step is None:
-                return None
             self._replaced = True
-            found = self._manager.restore(
-                step,
-                args=orbax.args.Composite(state=orbax.args.StandardRestore(), facts=orbax.args.JsonRestore()),
-            )
-            leaves = [np.asarray(found["state"][name]) for name in sorted(found["state"])]
-            facts = dict(found["facts"])
-            return checkpoint.Checkpoint(Snapshot(leaves, facts.pop("trace")), facts)
+            for step in sorted(self._manager.all_steps(), reverse=True):
+                try:
+                    found = self._restored(step)
+                except Exception as error:
+                    first = first or error
+                    self._damaged.append(step)
+                    continue
+                if first:
+                    warn(f"{self.path / str(self._damaged[0])}: not a whole checkpoint ({_reason(first)})")
+                return found
         except Exception as error:  # orbax and tensorstore raise anything on damaged files
-            reason = " ".join(str(error).split())[:200]
-            raise InputError(
-                f"{self.path}: not a whole checkpoint ({reason}); without --resume the training starts anew"
-            ) from error
+            first = first or error
+        if not first:
+            return None
+        raise InputError(
+            f"{self.path}: not a whole checkpoint ({_reason(first)}); without --resume the training starts anew"
+        ) from first
+
+    def _restored(self, step):
+        from orbax import checkpoint as orbax
+
+        found = self._manager.restore(
+            step,
+            args=orbax.args.Composite(state=orbax.args.StandardRestore(), facts=orbax.args.JsonRestore()),
+        )
+        leaves = [np.asarray(found["state"][name]) for name in sorted(found["state"])]
+        facts = dict(found["facts"])
+        return checkpoint.Checkpoint(Snapshot(leaves, facts.pop("trace")), facts)
 
     def step_of_another(self) -> int | None:
         """The last step of what lies there, whosever it is."""
@@ -131,3 +148,27 @@ class Checkpoints:
         # Without threads of its own: a checkpoint is written when `write` returns.
         options = orbax.CheckpointManagerOptions(max_to_keep=2, create=True, enable_async_checkpointing=False)
         return orbax.CheckpointManager(self.path, options=options)
+
+
+def _reason(error):
+    """What a person needs of an error of tensorstore's: the operating system's words, where it has some."""
+    text = " ".join(str(error).split())
+    number = re.search(r"os_error_code='(\d+)'", text)
+    return os.strerror(int(number[1])) if number else text[:200]
+
+
+@functools.cache
+def _silence():
+    """Keeps to themselves the tracebacks of what `write` and `read` say in a line.
+
+    After one of many arrays has failed, tensorstore tells of each other one to an event loop that has ended: thousands
+    of lines that nothing can catch, since they come from threads of its own.
+    """
+    logging.getLogger("absl").setLevel(logging.CRITICAL)
+    shown = sys.unraisablehook
+
+    def hook(found):
+        if not (isinstance(found.exc_value, RuntimeError) and str(found.exc_value) == "Event loop is closed"):
+            shown(found)
+
+    sys.unraisablehook = hook

@@ -1,6 +1,8 @@
 """Checkpoints of trainings, in a folder, by orbax."""
 
 import shutil
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -74,6 +76,54 @@ def test_a_damaged_one_is_named(tmp_path):
             path.write_bytes(path.read_bytes()[:50])
     with pytest.raises(InputError, match=r"net\.ckpt: not a whole checkpoint .*; without --resume"):
         Checkpoints(output).read()
+
+
+def test_where_the_last_is_damaged_the_one_before_is_taken_and_the_way_is_free_again(tmp_path, capsys):
+    output = str(tmp_path / "net.safetensors")
+    _write(Checkpoints(output), 2, 4)
+    for path in (tmp_path / "net.ckpt" / "4").rglob("*"):
+        if path.is_file() and path.stat().st_size > 100:
+            path.write_bytes(path.read_bytes()[:50])
+    checkpoints = Checkpoints(output)
+    assert checkpoints.read().facts["step"] == 2
+    err = capsys.readouterr().err
+    assert err.startswith(f"jnst: {tmp_path / 'net.ckpt' / '4'}: not a whole checkpoint (")
+    assert err.count("\n") == 1
+    _write(checkpoints, 4)
+    found = Checkpoints(output).read()
+    assert found.facts["step"] == 4
+    assert np.array_equal(found.snapshot.leaves[0], 4 * LEAVES[0])
+    assert capsys.readouterr().err == ""
+
+
+_FULL = """
+import resource, signal, sys
+import numpy as np
+from jnst.cli.training_checkpoints import Checkpoints
+from jnst.errors import InputError
+from jnst.types import Snapshot
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+rng = np.random.default_rng(0)  # nothing that could be written smaller
+leaves = [rng.integers(0, 2**32, 20000, dtype=np.uint32) for _ in range(40)]
+checkpoints = Checkpoints(sys.argv[1])
+checkpoints.write(Snapshot(leaves[:1], []), {"step": 1})
+limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+resource.setrlimit(resource.RLIMIT_FSIZE, (50_000, limits[1]))
+try:
+    checkpoints.write(Snapshot(leaves, []), {"step": 2})
+except InputError as error:
+    print(error)
+checkpoints.close()
+print(Checkpoints(sys.argv[1]).read().facts["step"])
+"""
+
+
+def test_a_full_disk_is_one_line_and_the_checkpoint_before_stays(tmp_path):
+    """By a real limit, and many arrays: tensorstore's threads print a traceback of each."""
+    output = str(tmp_path / "net.safetensors")
+    done = subprocess.run([sys.executable, "-P", "-c", _FULL, output], capture_output=True, text=True, timeout=120)
+    assert done.stderr == ""
+    assert done.stdout.splitlines() == [f"{tmp_path / 'net.ckpt'}: cannot be written: File too large", "1"]
 
 
 def test_what_cannot_be_written_is_one_line_and_the_next_may_be(tmp_path):
