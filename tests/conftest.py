@@ -17,6 +17,7 @@ _COMPILED_SOON = (
     "--xla_backend_optimization_level=0",
     "--xla_llvm_disable_expensive_passes=true",
     "--xla_cpu_use_fusion_emitters=false",
+    "--xla_cpu_parallel_codegen_split_count=1",  # the tests' other process has the other core
 )
 """A quarter of the compiler's time, and small programs run as soon. What they compute is the same up to rounding."""
 
