@@ -96,27 +96,28 @@ class Checkpoints:
         """
         if not self.path.is_dir():
             return None
-        first = None
+        steps, errors = [], []  # orbax and tensorstore raise anything on damaged files
         try:
             self._manager = self._opened()
-            self._replaced = True
-            for step in sorted(self._manager.all_steps(), reverse=True):
-                try:
-                    found = self._restored(step)
-                except Exception as error:
-                    first = first or error
-                    self._damaged.append(step)
-                    continue
-                if first:
-                    warn(f"{self.path / str(self._damaged[0])}: not a whole checkpoint ({_reason(first)})")
+            steps = sorted(self._manager.all_steps(), reverse=True)
+        except Exception as error:
+            errors.append(error)
+        self._replaced = bool(steps)
+        for step in steps:
+            try:
+                found = self._restored(step)
+            except Exception as error:
+                errors.append(error)
+                self._damaged.append(step)
+            else:
+                if errors:
+                    warn(f"{self.path / str(steps[0])}: not a whole checkpoint ({_reason(errors[0])})")
                 return found
-        except Exception as error:  # orbax and tensorstore raise anything on damaged files
-            first = first or error
-        if not first:
+        if not errors:
             return None
         raise InputError(
-            f"{self.path}: not a whole checkpoint ({_reason(first)}); without --resume the training starts anew"
-        ) from first
+            f"{self.path}: not a whole checkpoint ({_reason(errors[0])}); without --resume the training starts anew"
+        ) from errors[0]
 
     def _restored(self, step):
         from orbax import checkpoint as orbax
