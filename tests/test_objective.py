@@ -291,7 +291,8 @@ def test_relative_on_one_gray_is_finite_with_a_finite_gradient(pooling):
                 assert np.isfinite([float(value) for value in terms.values()]).all()
                 assert np.isfinite(gradient).all()
                 if image is gray:
-                    assert terms["content"] == terms["tv"] == 0
+                    assert terms["tv"] == 0
+                    assert terms["content"] < 1e-13  # two programs' features, a rounding apart, squared
                     assert terms["style"] < 1e-6
 
 
