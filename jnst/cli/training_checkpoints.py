@@ -92,7 +92,7 @@ class Checkpoints:
         """The last one, or None where there is none; a training goes on from it. Where it is damaged, the one before.
 
         Raises:
-            InputError: all are damaged.
+            InputError: all are damaged, or the system does not let one be read: such a one is not passed over.
         """
         if not self.path.is_dir():
             return None
@@ -107,6 +107,8 @@ class Checkpoints:
             try:
                 found = self._restored(step)
             except Exception as error:
+                if _is_the_systems(error):
+                    raise InputError(f"{self.path}: cannot be read: {_reason(error)}") from error
                 errors.append(error)
                 self._damaged.append(step)
             else:
@@ -149,6 +151,12 @@ class Checkpoints:
         # Without threads of its own: a checkpoint is written when `write` returns.
         options = orbax.CheckpointManagerOptions(max_to_keep=2, create=True, enable_async_checkpointing=False)
         return orbax.CheckpointManager(self.path, options=options)
+
+
+def _is_the_systems(error):
+    """Whether files may be whole that could not be read: no permission, too many open ones, a failing disk."""
+    own = isinstance(error, OSError | MemoryError) and not isinstance(error, FileNotFoundError)
+    return own or "os_error_code=" in str(error)
 
 
 def _reason(error):

@@ -96,6 +96,19 @@ def test_where_the_last_is_damaged_the_one_before_is_taken_and_the_way_is_free_a
     assert capsys.readouterr().err == ""
 
 
+def test_what_the_system_does_not_let_be_read_is_not_passed_over(tmp_path):
+    output = str(tmp_path / "net.safetensors")
+    _write(Checkpoints(output), 2, 4)
+    file = tmp_path / "net.ckpt" / "4" / "state" / "_METADATA"
+    file.rename(tmp_path / "aside")
+    file.mkdir()
+    with pytest.raises(InputError, match=r"net\.ckpt: cannot be read: .*Is a directory"):
+        Checkpoints(output).read()
+    file.rmdir()
+    (tmp_path / "aside").rename(file)
+    assert Checkpoints(output).read().facts["step"] == 4
+
+
 _FULL = """
 import resource, signal, sys
 import numpy as np
