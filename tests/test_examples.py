@@ -32,6 +32,15 @@ def test_a_picture_is_what_its_script_draws(script, picture):
     assert np.abs(drawn - stored).mean() < 1  # of 255: encoders differ by a little, other drawings by tens
 
 
+def test_the_street_and_its_half_of_the_readmes_picture_are_what_the_script_draws():
+    drawn = _draw("draw_street")
+    with Image.open(ROOT / "examples" / "street.png") as image:
+        np.testing.assert_array_equal(np.asarray(image.convert("RGB")), drawn)
+    with Image.open(ROOT / "docs" / "facades.jpg") as image:
+        above = np.asarray(image, np.float32)[: len(drawn)]
+    assert np.abs(above - drawn).mean() < 10  # of 255: a JPEG of saturated edges
+
+
 def test_the_picture_of_the_readme_is_the_quickstarts():
     from absl import flags as absl_flags
 
