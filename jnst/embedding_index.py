@@ -21,7 +21,7 @@ import safetensors.numpy
 
 from jnst import images
 from jnst.errors import InputError
-from jnst.files import cache_folder, replacing, sha256_of
+from jnst.files import cache_folder, part_prefix, remove_part, replacing, sha256_of
 from jnst.images import Picture
 
 __all__ = ["BATCH", "PIXELS", "Entry", "Update", "look", "path_of", "read", "square", "update"]
@@ -127,6 +127,8 @@ def _digest(*arrays):
 def _write(path, entries, listing):
     """Writes the index, with what another process has found meanwhile of the same folder."""
     with _alone(path):
+        for left in path.parent.glob(f"{part_prefix(path)}*.part"):
+            remove_part(left)  # of a process that was killed here
         entries = {**{name: entry for name, entry in read(path).items() if name in listing}, **entries}
         if not entries:
             return
@@ -134,7 +136,7 @@ def _write(path, entries, listing):
         pixels = np.stack([entry.pixels for entry in entries.values()])
         files = [[name, entry.size, entry.changed, entry.sha256] for name, entry in entries.items()]
         text = json.dumps({"digest": _digest(features, pixels), "files": files})
-        with replacing(path) as temporary:
+        with replacing(path, apart=True) as temporary:
             try:
                 safetensors.numpy.save_file({"features": features, "pixels": pixels}, temporary, {"explore": text})
             except safetensors.SafetensorError as error:

@@ -3,6 +3,7 @@
 import contextlib
 import hashlib
 import os
+import shutil
 import tempfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -16,6 +17,7 @@ __all__ = [
     "check_place",
     "check_writable",
     "part_prefix",
+    "remove_part",
     "replacing",
     "sha256_of",
     "sha256_of_names",
@@ -46,32 +48,49 @@ def write_atomically(path: str | Path, data: bytes) -> None:
 
 
 @contextlib.contextmanager
-def replacing(path: str | Path) -> Iterator[str]:
+def replacing(path: str | Path, *, apart: bool = False) -> Iterator[str]:
     """Gives the name of a temporary file beside `path`, which the body writes; it then takes the place of `path`.
+
+    Args:
+        path: The file.
+        apart: In a folder of its own, for a library that writes under a temporary name itself and renames: what a kill
+            leaves of it then lies in a folder that has our name.
 
     Raises:
         InputError: as `write_atomically` does.
     """
     path = Path(path)
-    temporary = None
+    part = None
     try:
-        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=part_prefix(path), suffix=".part")
-        os.close(handle)
+        if apart:
+            part = tempfile.mkdtemp(dir=path.parent, prefix=part_prefix(path), suffix=".part")
+            temporary = os.path.join(part, "whole")
+        else:
+            handle, part = tempfile.mkstemp(dir=path.parent, prefix=part_prefix(path), suffix=".part")
+            os.close(handle)
+            temporary = part
         yield temporary
         with open(temporary, "rb+") as file:
             os.fsync(file.fileno())
         os.chmod(temporary, 0o666 & ~umask())  # temporary files are made private
         os.replace(temporary, path)
-        temporary = None
     except OSError as error:
         raise InputError(f"{path}: cannot be written: {error.strerror or error}") from error
     finally:
-        if temporary is not None:
-            Path(temporary).unlink(missing_ok=True)
+        if part is not None:
+            remove_part(Path(part))
+
+
+def remove_part(path: Path) -> None:
+    """Removes what `replacing` has made, a file or a folder, where it is still there."""
+    if path.is_dir():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        path.unlink(missing_ok=True)
 
 
 def part_prefix(path: str | Path) -> str:
-    """How the temporary name of a file begins; eight letters and `.part` follow.
+    """How the temporary name beside a file begins; eight letters and `.part` follow.
 
     A part of its name: the whole one and more may be longer than names can be.
     """

@@ -73,6 +73,15 @@ def test_the_first_time_everything_is_looked_at_and_then_nothing(folder, cache):
     assert sorted(path.name for path in folder.rglob("*")) == ["a.png", "b.png", "c.png", "sub"]
 
 
+def test_what_a_killed_process_left_of_the_index_goes(folder, cache):
+    path = index.path_of(folder, {**FACTS, "side": SIDE})
+    left = path.with_name(f".{path.name[:50]}.abcdefgh.part")
+    left.mkdir(parents=True)
+    (left / ".tmpAbCdEf").write_bytes(b"half")
+    update(folder)
+    assert sorted(os.listdir(path.parent)) == sorted([path.name, f"{path.name}.lock"])
+
+
 def test_what_is_kept_is_the_square_and_its_thumbnail(folder, cache):
     entry = update(folder).entries["a.png"]
     picture = images.load(folder / "a.png")

@@ -3,6 +3,7 @@ import os
 import resource
 import signal
 from contextlib import contextmanager
+from pathlib import Path
 
 import pytest
 
@@ -70,6 +71,26 @@ def test_data_is_on_disk_before_the_name_is(tmp_path, monkeypatch):
     monkeypatch.setattr(os, "replace", lambda *paths: (calls.append("replace"), replace(*paths)))
     files.write_atomically(tmp_path / "a.png", b"data")
     assert calls == ["fsync", "replace"]
+
+
+def test_a_library_s_own_temporary_file_lies_in_a_folder_of_ours(tmp_path):
+    with files.replacing(tmp_path / "a.png", apart=True) as temporary:
+        Path(temporary).with_name(".tmp123").write_bytes(b"data")
+        (left,) = os.listdir(tmp_path)
+        assert left.startswith(files.part_prefix("a.png"))
+        os.rename(Path(temporary).with_name(".tmp123"), temporary)
+    assert (tmp_path / "a.png").read_bytes() == b"data"
+    assert os.listdir(tmp_path) == ["a.png"]
+
+
+def test_full_disk_leaves_no_folder_of_ours(tmp_path):
+    with (
+        full_disk(1000),
+        pytest.raises(InputError, match=r"a\.png: cannot be written: "),
+        files.replacing(tmp_path / "a.png", apart=True) as temporary,
+    ):
+        Path(temporary).with_name(".tmp123").write_bytes(bytes(100_000))
+    assert os.listdir(tmp_path) == []
 
 
 def test_written_file_has_the_users_usual_rights(tmp_path):

@@ -54,7 +54,7 @@ def write(output: str, snapshot: Snapshot, facts: dict[str, object]) -> None:
     arrays |= {f"kept{index:03}": np.asarray(image, order="C") for index, image in enumerate(snapshot.kept)}
     more = {"scale": snapshot.scale, "plan": list(snapshot.plan)} if snapshot.plan or snapshot.scale else {}
     text = json.dumps({"jnst": __version__, "trace": snapshot.trace, **more, **facts})
-    with replacing(path_of(output)) as temporary:
+    with replacing(path_of(output), apart=True) as temporary:
         try:
             # From the arrays into the file: the state of a large picture may not fit into memory once more.
             safetensors.numpy.save_file(arrays, temporary, {"checkpoint": text})

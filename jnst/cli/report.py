@@ -11,7 +11,7 @@ from jnst import bundled, files, images
 from jnst.cli import checkpoint, flags
 from jnst.config import INITS, StylizeConfig, split_list
 from jnst.errors import InputError
-from jnst.files import part_prefix, sha256_of, write_atomically
+from jnst.files import part_prefix, remove_part, sha256_of, write_atomically
 from jnst.version import __version__
 from jnst.weights import find, is_word
 
@@ -195,7 +195,7 @@ def sweep(output: str) -> None:
     between = re.escape(part_prefix(intermediate(output, 0))).replace("000000", r"\d{6,}")
     for left in path.parent.glob(".*.part"):
         if re.fullmatch(rf"({prefixes}|{between})\w{{8}}\.part", left.name):
-            left.unlink(missing_ok=True)
+            remove_part(left)
 
 
 def intermediate(output: str, step: int) -> Path:

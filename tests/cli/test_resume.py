@@ -7,7 +7,9 @@ import resource
 import shlex
 import shutil
 import signal
+import subprocess
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +18,7 @@ import safetensors.numpy
 from PIL import Image
 
 from cli.command import ENDLESS, PICTURES, SMALL, assert_one_line, call, listed, read_json, read_until, run, start
-from jnst.cli import checkpoint
+from jnst.cli import checkpoint, report
 from jnst.config import OPTIMIZERS
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
@@ -237,11 +239,39 @@ def test_a_second_run_on_one_output_is_refused(here, capsys):
 
 def test_halves_of_files_that_a_kill_left_are_swept(here):
     ours = [".o.png.abcdefgh.part", ".o-000100.png.abcdefgh.part", ".o.ckpt.abcd_fgh.part", ".o.flags.abcdefgh.part"]
+    (here / ".o.ckpt.87654321.part").mkdir()  # a checkpoint is written in a folder
+    (here / ".o.ckpt.87654321.part/.tmpAbCdEf").write_bytes(b"half")
     theirs = [".o-b.png.abcdefgh.part", ".other.png.abcdefgh.part", "o.png.part"]
     for name in ours + theirs:
         (here / name).write_bytes(b"half")
     assert call(*RUN, "--output=o.png") == 0
-    assert [name for name in listed(here) if name.endswith(".part")] == sorted(theirs)
+    assert [name for name in sorted(os.listdir(here)) if name.endswith(".part")] == sorted(theirs)
+
+
+def test_kills_amid_a_checkpoint_leave_what_is_swept(here):
+    """safetensors 0.8 writes under a name of its own beside the one that it is given."""
+    code = """
+import numpy as np
+from jnst.cli import checkpoint, report
+from jnst.types import Snapshot
+snapshot = Snapshot([np.zeros(5_000_000, np.float32)], [])
+while True:
+    checkpoint.write("o.png", snapshot, {})
+"""
+    before, halves = set(os.listdir(here)), 0
+    for seconds in (0, 0.01, 0.02, 0.03, 0.04):
+        child = subprocess.Popen([sys.executable, "-P", "-c", code])
+        until = time.monotonic() + 60
+        while set(os.listdir(here)) == before and child.poll() is None and time.monotonic() < until:
+            time.sleep(0.001)
+        time.sleep(seconds)
+        child.kill()
+        child.wait()
+        halves += bool(set(os.listdir(here)) - before - {"o.ckpt"})
+        report.sweep("o.png")
+        assert set(os.listdir(here)) <= before | {"o.ckpt"}
+        (here / "o.ckpt").unlink(missing_ok=True)
+    assert halves  # else nothing was tried
 
 
 def test_the_checkpoint_repeats_and_holds_no_nan(here):
