@@ -67,7 +67,7 @@ def killed_run(folder, name, kills, seconds, rng, *flags):
         if process.returncode == 0:
             break
     subprocess.run(command(path, "--resume", *flags), env=environment(folder), check=True, stdout=subprocess.DEVNULL)
-    litter = [left.name for left in folder.iterdir() if left.name.startswith(f".{path.stem}")]
+    litter = [left.name for left in folder.iterdir() if left.name.startswith(".")]
     assert not litter, litter
     return outputs(path), done
 

@@ -96,6 +96,8 @@ class _Learning:
         for path in (net.path for net in self.nets):
             files.check_writable(path)
         files.check_writable(report.record_path(self.base))
+        for path in (self.base, fast_results.sheet_path(self.base), *(net.path for net in self.nets)):
+            report.sweep(str(path))
         self.before = found.facts["seconds"] if found else 0.0
         self.start = time.perf_counter()
         prepared = self._prepared(found)

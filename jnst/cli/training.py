@@ -102,6 +102,7 @@ class _Run:
             path = checkpoint.path_of(config.output)
             raise InputError(f"{path}: does not fit this training; without --resume it starts anew") from error
         files.check_writable(config.output)
+        report.sweep(config.output)
         result = self._train(jax.random.key(config.seed), prepared)
         if result.stopped:
             warn(f"interrupted after step {self.step}{self.interrupt.remains}")

@@ -248,7 +248,9 @@ def test_interrupted_at_a_random_step_it_goes_on_to_the_same_bytes(studio, kind,
         assert child.returncode == -signal.SIGKILL
     assert step - 3 <= kept < 400
     assert not (studio / "o.safetensors").exists()
+    (studio / ".o.json.abcdefgh.part").write_bytes(b"half")
     assert call("--flagfile=o.flags", "--resume") == 0
+    assert not list(studio.glob(".*"))
     assert (studio / "o.safetensors").read_bytes() == (studio / "whole.safetensors").read_bytes()
     assert read_json("o.json")["trace"] == read_json("whole.json")["trace"]
 

@@ -105,6 +105,8 @@ def test_killed_at_any_moment_it_goes_on_to_the_same_bytes(studio):
     process.communicate()
     kept = Checkpoints("o.safetensors").read().facts["step"]
     assert 2 <= kept < 40
+    for name in (".o.safetensors.abcdefgh.part", ".o.jpg.abcdefgh.part", ".o-000100.jpg.abcdefgh.part"):
+        (studio / name).write_bytes(b"half")
     process = start(*flags, "--resume")
     out, err = process.communicate(timeout=PATIENCE)
     assert process.returncode == 0, err
@@ -112,6 +114,7 @@ def test_killed_at_any_moment_it_goes_on_to_the_same_bytes(studio):
     assert (studio / "o.safetensors").read_bytes() == whole
     again = read_json("o.json")
     assert again["trace"] == record["trace"]
+    assert not list(studio.glob(".*"))
 
 
 @pytest.mark.slow
