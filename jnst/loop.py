@@ -245,7 +245,7 @@ def run(
         _share, [count * math.prod(size) for count, size in zip(counts, prepared.sizes, strict=True)]
     )
     stage, begin = prepared.stage, prepared.begin
-    state, before, stopped, bad_term, done = begin(), prepared.done, "", "", 0
+    state, before, stopped, bad_term = begin(), prepared.done, "", ""
     kept = list(prepared.kept)
     for number in range(prepared.number, len(counts)):
         if number > prepared.number:
@@ -260,6 +260,7 @@ def run(
         ends = before + stage.steps
         place = {"size": max(stage.size)} if len(counts) > 1 else {}
         local = _steps_of(state)  # -1: not even the start is evaluated
+        done = before + max(local, 0)  # all of it, where the last step is in the checkpoint
         while local < stage.steps and not stopped:
             within = tick and functools.partial(_tick, tick, share, number, local, stage.steps)
             stop = before if local < 0 else next_stop(before + local, config, last=ends)

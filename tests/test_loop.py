@@ -38,7 +38,7 @@ class Near:
     fragile: bool = False
 
 
-def _prepare(aims=(0.1, 0.6, 0.9), *, lanes=0, begin=0, fragile=False, pace=None, snapshot=None, keeping=True):
+def _prepare(aims=(0.1, 0.6, 0.9), *, lanes=0, begin=0, fragile=False, pace=None, snapshot=None, keeping=True, keeps="best"):
     pace, carried, made = pace or Pace(), [], []
 
     def make(number):
@@ -63,6 +63,7 @@ def _prepare(aims=(0.1, 0.6, 0.9), *, lanes=0, begin=0, fragile=False, pace=None
         summands=("near", "log"),
         trace=[],
         keeping=keeping,
+        keeps=keeps,
         carry=lambda state: carried.append(state),
     )
     return loop.restore(run, snapshot) if snapshot else run, carried, made
@@ -179,6 +180,19 @@ def test_a_stopped_run_has_what_is_done_and_goes_on_to_the_same(stop):
     for one, other in zip(again.kept, whole.kept, strict=True):
         np.testing.assert_array_equal(one, other)
     assert again.best_step == whole.best_step == 9
+
+
+@pytest.mark.parametrize("keeps", ["best", "last"])
+@pytest.mark.parametrize("aims", [(0.1,), (0.1, 0.6)])
+@pytest.mark.parametrize("steps", [3, 4])
+def test_gone_on_from_its_last_step_a_run_is_what_it_was(keeps, aims, steps):
+    """As after a kill between the last checkpoint and the record."""
+    pace = Pace(steps=steps)
+    whole, found = _run(_prepare(aims, pace=pace, keeps=keeps)[0])
+    again, none = _run(_prepare(aims, pace=pace, keeps=keeps, snapshot=found[steps * len(aims)])[0])
+    assert not none
+    np.testing.assert_array_equal(again.image, whole.image)
+    assert (again.best_step, again.trace, again.stopped) == (whole.best_step, whole.trace, "")
 
 
 def test_a_stop_at_the_last_step_stops_nothing():
