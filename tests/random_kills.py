@@ -74,16 +74,15 @@ def killed_run(folder, name, kills, seconds, rng, *flags):
 
 def main(kills, seed):
     rng = random.Random(seed)
-    with tempfile.TemporaryDirectory() as folder:
-        folder = Path(folder)
-        for optimizer, *flags in (["lbfgs"], ["adam"], ["adam", *PYRAMID]):
+    with tempfile.TemporaryDirectory() as base:
+        for case, (optimizer, *flags) in enumerate((["lbfgs"], ["adam"], ["adam", *PYRAMID])):
             flags = [f"--optimizer={optimizer}", *flags]
+            folder = Path(base, str(case))  # of its own: no picture on the way of another case
+            folder.mkdir()
             expected, seconds = quiet_run(folder, *flags)
             done = runs = 0
             while done < kills / 3:
-                found, more = killed_run(
-                    folder, f"{optimizer}{len(flags)}-{runs}.png", rng.randint(1, 12), seconds, rng, *flags
-                )
+                found, more = killed_run(folder, f"{runs}.png", rng.randint(1, 12), seconds, rng, *flags)
                 # The pictures carry their flags, which are alike but for the output's name, and that is not kept.
                 assert found == expected, f"{optimizer}, run {runs}: another picture or trace"
                 done, runs = done + more, runs + 1

@@ -38,7 +38,9 @@ class Near:
     fragile: bool = False
 
 
-def _prepare(aims=(0.1, 0.6, 0.9), *, lanes=0, begin=0, fragile=False, pace=None, snapshot=None, keeping=True, keeps="best"):
+def _prepare(
+    aims=(0.1, 0.6, 0.9), *, lanes=0, begin=0, fragile=False, pace=None, snapshot=None, keeping=True, keeps="best"
+):
     pace, carried, made = pace or Pace(), [], []
 
     def make(number):
