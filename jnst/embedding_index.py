@@ -9,6 +9,7 @@ import contextlib
 import hashlib
 import json
 import os
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -21,7 +22,7 @@ import safetensors.numpy
 
 from jnst import images
 from jnst.errors import InputError
-from jnst.files import cache_folder, part_prefix, remove_part, replacing, sha256_of
+from jnst.files import cache_folder, part_prefix, remove_parts, replacing, sha256_of
 from jnst.images import Picture
 
 __all__ = ["BATCH", "PIXELS", "Entry", "Update", "look", "path_of", "read", "square", "update"]
@@ -127,8 +128,7 @@ def _digest(*arrays):
 def _write(path, entries, listing):
     """Writes the index, with what another process has found meanwhile of the same folder."""
     with _alone(path):
-        for left in path.parent.glob(f"{part_prefix(path)}*.part"):
-            remove_part(left)  # of a process that was killed here
+        remove_parts(path.parent, re.escape(part_prefix(path)))
         entries = {**{name: entry for name, entry in read(path).items() if name in listing}, **entries}
         if not entries:
             return

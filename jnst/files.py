@@ -3,6 +3,7 @@
 import contextlib
 import hashlib
 import os
+import re
 import shutil
 import tempfile
 from collections.abc import Iterator, Sequence
@@ -17,7 +18,7 @@ __all__ = [
     "check_place",
     "check_writable",
     "part_prefix",
-    "remove_part",
+    "remove_parts",
     "replacing",
     "sha256_of",
     "sha256_of_names",
@@ -78,10 +79,22 @@ def replacing(path: str | Path, *, apart: bool = False) -> Iterator[str]:
         raise InputError(f"{path}: cannot be written: {error.strerror or error}") from error
     finally:
         if part is not None:
-            remove_part(Path(part))
+            _remove(Path(part))
 
 
-def remove_part(path: Path) -> None:
+def remove_parts(folder: str | Path, *prefixes: str) -> None:
+    """Removes the halves of files that killed processes left; only for one that is alone with those files.
+
+    Args:
+        folder: Where; it need not be there.
+        prefixes: Regular expressions of what `part_prefix` gives.
+    """
+    for left in Path(folder).glob(".*.part"):
+        if re.fullmatch(rf"(?:{'|'.join(prefixes)})\w{{8}}\.part", left.name):
+            _remove(left)
+
+
+def _remove(path):
     """Removes what `replacing` has made, a file or a folder, where it is still there."""
     if path.is_dir():
         shutil.rmtree(path, ignore_errors=True)

@@ -113,9 +113,10 @@ class Frames:
         files.check_writable(self.path)
         self.state = {**facts, "frames": list(rows)}
         self._write()
+        files.remove_parts(self.folder, r"\..*\.")
         for left in self.folder.iterdir():
             number = re.fullmatch(r"(\d{6,})\.png", left.name)
-            if (number and int(number[1]) > len(rows)) or re.fullmatch(r"\..*\.\w{8}\.part", left.name):
+            if number and int(number[1]) > len(rows):
                 left.unlink(missing_ok=True)
 
     def add(self, picture: Picture, text: str, row: dict[str, object], seconds: float) -> None:

@@ -117,17 +117,14 @@ def write_flags(work: Work, chosen: Mapping[str, object]) -> None:
     files.write_atomically(report.flags_path(base_of(work.config.output)), text.encode())
 
 
-def sweep(output: str) -> None:
+def sweep(work: Work) -> None:
     """Removes the halves of files that a killed run left in its folder; only for one that is alone with it."""
-    folder = Path(output)
-    names = [_TABLE, _CURVES, _SHEET, _GIF, "training.json", "training.flags"]
-    prefixes = "|".join(re.escape(files.part_prefix(name)) for name in names)
-    for left in folder.glob(".*.part"):
-        if re.fullmatch(rf"({prefixes})\w{{8}}\.part", left.name):
-            left.unlink(missing_ok=True)
-    for left in (folder / _SHEETS).glob(".*.part"):
-        if re.fullmatch(r"\.\d{6,}\.png\.\w{8}\.part", left.name):
-            left.unlink(missing_ok=True)
+    folder = Path(work.config.output)
+    networks = [path for net in range(len(work.labels)) for path in work.written(net)]
+    others = [folder / name for name in (_TABLE, _CURVES, _SHEET, _GIF, "training.json", "training.flags")]
+    for path in (*networks, *others):
+        files.remove_parts(path.parent, re.escape(files.part_prefix(path)))
+    files.remove_parts(folder / _SHEETS, r"\.\d{6,}\.png\.")
 
 
 class Sheets:

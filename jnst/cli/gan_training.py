@@ -99,7 +99,7 @@ class _Training:
             say(f"{config.output}: finished already, at step {found.facts['step']}")
             return DONE
         files.check_writable(report.record_path(self.base))
-        gan_results.sweep(config.output)
+        gan_results.sweep(work)
         for net in range(len(work.labels)):
             files.check_writable(work.written(net)[0])
         prepared = self._prepared(found)

@@ -13,7 +13,7 @@ from jnst import api, bundled
 from jnst.cli import checkpoint, flags, report
 from jnst.config import Axis, GridConfig, StylizeConfig
 from jnst.errors import InputError
-from jnst.files import part_prefix, sha256_of
+from jnst.files import part_prefix, remove_parts, sha256_of
 from jnst.grid import product
 from jnst.tasks.stylize import many
 
@@ -173,11 +173,8 @@ def settle(found: Sequence[Entry], folder: Path) -> None:
 
 def tidy(found: Sequence[Entry], folder: Path) -> None:
     """Removes what a killed grid left: halves of files, and checkpoints of runs that are done."""
-    halves = {path.name for path in folder.glob(".*.part")}
-    own = [part_prefix(name) for name in ("grid.csv", "sheet.png", "index.html")]
-    for name in halves:
-        if any(re.fullmatch(rf"{re.escape(prefix)}\w{{8}}\.part", name) for prefix in own):
-            (folder / name).unlink(missing_ok=True)
+    remove_parts(folder, *(re.escape(part_prefix(name)) for name in ("grid.csv", "sheet.png", "index.html")))
+    halves = any(folder.glob(".*.part"))
     for entry in found:
         if halves:
             report.sweep(entry.config.output)

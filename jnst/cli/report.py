@@ -11,7 +11,7 @@ from jnst import bundled, files, images
 from jnst.cli import checkpoint, flags
 from jnst.config import INITS, StylizeConfig, split_list
 from jnst.errors import InputError
-from jnst.files import part_prefix, remove_part, sha256_of, write_atomically
+from jnst.files import part_prefix, remove_parts, sha256_of, write_atomically
 from jnst.version import __version__
 from jnst.weights import find, is_word
 
@@ -191,11 +191,8 @@ def sweep(output: str) -> None:
     """Removes the halves of files that a killed run left; only for one that is alone with its output."""
     path = Path(output)
     own = [path, record_path(output), flags_path(output), checkpoint.path_of(output)]
-    prefixes = "|".join(re.escape(part_prefix(one)) for one in own)
     between = re.escape(part_prefix(intermediate(output, 0))).replace("000000", r"\d{6,}")
-    for left in path.parent.glob(".*.part"):
-        if re.fullmatch(rf"({prefixes}|{between})\w{{8}}\.part", left.name):
-            remove_part(left)
+    remove_parts(path.parent, *(re.escape(part_prefix(one)) for one in own), between)
 
 
 def intermediate(output: str, step: int) -> Path:

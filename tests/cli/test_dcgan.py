@@ -329,7 +329,8 @@ def test_what_dcgan_did_not_write_is_not_replaced(studio, capsys):
 def test_a_new_training_takes_the_place_of_an_earlier_one(studio, capsys):
     assert call(*RUN, "--output=o") == 0
     (studio / "o" / "sheets" / "000999.png").write_bytes((studio / "o" / "sheet.png").read_bytes())
-    (studio / "o" / ".sheet.png.abcd1234.part").write_bytes(b"half")
+    for name in (".sheet.png.", ".generator.safetensors.", "sheets/.000001.png."):
+        (studio / "o" / f"{name}abcd1234.part").write_bytes(b"half")
     (studio / "o" / "notes.txt").write_text("mine")
     capsys.readouterr()
     assert call(*RUN, "--seed=1", "--output=o") == 0

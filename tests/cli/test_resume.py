@@ -252,7 +252,7 @@ def test_kills_amid_a_checkpoint_leave_what_is_swept(here):
     """safetensors 0.8 writes under a name of its own beside the one that it is given."""
     code = """
 import numpy as np
-from jnst.cli import checkpoint, report
+from jnst.cli import checkpoint
 from jnst.types import Snapshot
 snapshot = Snapshot([np.zeros(5_000_000, np.float32)], [])
 while True:
