@@ -124,7 +124,7 @@ class Work:
         return {**own, "seeds": 1, "axis": []}
 
     def panels(self, rows: Sequence[Mapping[str, float]]) -> list[Panel]:
-        """The curves of the rows: of one network all losses and all accuracies, of several a panel a term."""
+        """The curves of the rows: of one network losses of one size and all accuracies, of several a panel a term."""
 
         def line(name, term, net):
             own = [row for row in rows if row["net"] == net]
@@ -132,7 +132,10 @@ class Work:
 
         losses = [term for term in self.terms if term not in self.accuracies]
         if len(self.labels) == 1:
-            found = [Panel("losses", [line(term, term, 0) for term in losses])]
+            # Of a generator whose loss holds others, times weights such as 100: together they would lie on the axis.
+            apart = not {"generator", "discriminator"}.issuperset(losses)
+            groups = {"the generator's loss": losses[:1], "other losses": losses[1:]} if apart else {"losses": losses}
+            found = [Panel(title, [line(term, term, 0) for term in terms]) for title, terms in groups.items()]
             shares = [line(term, term, 0) for term in self.accuracies]
             return found + ([Panel("accuracies of the discriminator", shares, (0.0, 1.0))] if shares else [])
         return [

@@ -14,7 +14,8 @@ from PIL import Image
 from cli.command import ROOT, assert_one_line, listed, read_json, read_until
 from jnst import comparisons, images
 from jnst.cli import cyclegan, pix2pix
-from jnst.config import ResnetSpec, UnetSpec
+from jnst.cli.gan_work import Work
+from jnst.config import Pix2pixConfig, ResnetSpec, UnetSpec
 from jnst.weights import generators
 
 TINY = ["--size=32", "--width=2", "--patch=16", "--print_every=1", "--checkpoint_every=1"]
@@ -103,6 +104,23 @@ def test_from_a_checkpoint_it_goes_on_to_the_same_bytes(studio, trained, words, 
     folder = trained / ("p" if words is PAIRS else "c")
     for file in (f"{name}.safetensors", "sheet.png"):
         assert (studio / "o" / file).read_bytes() == (folder / file).read_bytes(), file
+
+
+@pytest.mark.parametrize(
+    ("losses", "panels"),
+    [
+        (("generator", "discriminator"), [("generator", "discriminator")]),
+        (("generator", "discriminator", "l1"), [("generator",), ("discriminator", "l1")]),
+        (("generator", "l1"), [("generator",), ("l1",)]),
+    ],
+)
+def test_curves_of_one_size_share_a_panel(losses, panels):
+    """A generator's loss with a hundred times another one in it would leave that on the axis."""
+    work = Work(Pix2pixConfig(data="pairs", output="o"))
+    work.terms = (*losses, "real", "fake")
+    rows = [{"step": step, "net": 0, **dict.fromkeys(work.terms, 0.5)} for step in (1, 2)]
+    found = [tuple(name for name, _, _ in panel.lines) for panel in work.panels(rows)]
+    assert found == [*panels, ("real", "fake")]
 
 
 @pytest.mark.slow
